@@ -1,0 +1,132 @@
+//! Blocking file work, off the async tasks: who needs it hands over a [`Worker`], a [`WorkerHost`]
+//! drives it. The real host gives each worker an OS thread that parks while nothing is pending (a
+//! wake-up costs about 55 µs, so one wake-up serves everything that gathered meanwhile); the simulated
+//! host drives it from a task on simulated time, so that no thread exists there.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Does blocking work in batches.
+pub trait Worker: Send + 'static {
+    /// Short, for thread names and logs.
+    fn name(&self) -> &'static str;
+
+    /// Does everything that is pending now and returns. An error is fatal for the process: the host
+    /// reports it and ends the process (an fsync error is never retried).
+    fn run(&mut self) -> io::Result<()>;
+
+    /// Called once when the host stops, after a last `run`.
+    fn stop(&mut self) {}
+
+    /// Besides being woken, run at least this often (`None`: only when woken).
+    fn period(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Wakes one worker; cheap, may be called under locks, coalesces.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    pub fn wake(&self) {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Drives workers until it is dropped or stopped.
+pub trait WorkerHost: Send + Sync + std::fmt::Debug {
+    fn spawn(&self, worker: Box<dyn Worker>) -> Waker;
+}
+
+/// What the host does when a worker fails.
+pub type OnFatal = Arc<dyn Fn(&str, &io::Error) + Send + Sync>;
+
+/// One OS thread for each worker.
+pub struct ThreadHost {
+    on_fatal: OnFatal,
+    stopping: Arc<AtomicBool>,
+    threads: parking_lot::Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for ThreadHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ThreadHost")
+    }
+}
+
+impl ThreadHost {
+    /// `on_fatal` gets the worker's name and its error; the node's ends the process.
+    pub fn new(on_fatal: OnFatal) -> Self {
+        ThreadHost { on_fatal, stopping: Arc::new(AtomicBool::new(false)), threads: Default::default() }
+    }
+
+    /// Lets every worker run once more, then joins its thread.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for thread in self.threads.lock().drain(..) {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for ThreadHost {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl WorkerHost for ThreadHost {
+    fn spawn(&self, mut worker: Box<dyn Worker>) -> Waker {
+        let pending = Arc::new(AtomicBool::new(true));
+        let (stopping, on_fatal, seen) = (self.stopping.clone(), self.on_fatal.clone(), pending.clone());
+        let thread = std::thread::Builder::new()
+            .name(worker.name().to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                loop {
+                    let stop = stopping.load(Ordering::SeqCst);
+                    let woken = seen.swap(false, Ordering::AcqRel);
+                    if !woken && !stop {
+                        match worker.period() {
+                            Some(period) => std::thread::park_timeout(period),
+                            None => {
+                                std::thread::park();
+                                continue;
+                            }
+                        }
+                    }
+                    if let Err(error) = worker.run() {
+                        on_fatal(worker.name(), &error);
+                        return;
+                    }
+                    if stop {
+                        worker.stop();
+                        return;
+                    }
+                }
+            })
+            .expect("a thread can be started");
+        let handle = thread.thread().clone();
+        self.threads.lock().push(thread);
+        Waker::new(move || {
+            // Only the first wake since the last run pays for the system call.
+            if !pending.swap(true, Ordering::AcqRel) {
+                handle.unpark();
+            }
+        })
+    }
+}
