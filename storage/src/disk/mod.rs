@@ -20,6 +20,10 @@ use std::sync::Arc;
 pub use real::RealDisk;
 pub use sim::SimDisk;
 
+/// What [`Disk::write_file_atomically`] appends to a file's name to get its temporary one. A file of such a
+/// name that is found at a start is the remainder of a crash: it may be removed, never read.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
+
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -38,7 +42,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
     /// Whole content of a small file. `NotFound` when missing; `InvalidData` when longer than `max_bytes`.
     fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
-    /// All or nothing replacement of a small file: temporary file, write, sync, rename, directory sync.
+    /// All or nothing replacement of a small file: temporary file (name + [`TEMPORARY_SUFFIX`]), write, sync,
+    /// rename, directory sync. One writer per path at a time.
     fn write_file_atomically(&self, path: &Path, content: &[u8]) -> io::Result<()>;
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Names in a directory, sorted.

@@ -1,1 +1,357 @@
-pub struct RealDisk;
+//! The real file system. Linux: `pwritev`, `fdatasync`, `syncfs`, `fallocate`, `posix_fadvise`,
+//! `sync_file_range`, `flock`. Errors name the operation and the path and keep the kind of their cause.
+
+use super::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, TEMPORARY_SUFFIX};
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Buffers that one `pwritev` takes.
+const IOV_MAX: usize = 1024;
+
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk {
+    _private: (),
+}
+
+impl RealDisk {
+    pub fn new() -> Self {
+        RealDisk::default()
+    }
+}
+
+/// What was tried, where, and why it failed; the cause of the `io::Error`s of this module.
+#[derive(Debug)]
+struct Failure {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.operation, self.path.display(), self.source)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), Failure { operation, path: path.to_owned(), source })
+}
+
+/// Turns the result of a system call into a `Result`.
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "offset is too large"))
+}
+
+// The one place that opens files; everything else is kept away from this by the same lint.
+#[allow(clippy::disallowed_methods)]
+fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    options.open(path)
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    open_with(OpenOptions::new().read(true), path)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::ReadWrite => options.write(true),
+            OpenMode::ReadWriteCreate => options.write(true).create(true).truncate(false),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+        };
+        let file = open_with(&options, path).map_err(|e| failed("open", path, e))?;
+        if file.metadata().map_err(|e| failed("stat", path, e))?.is_dir() {
+            return Err(failed("open", path, io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+    }
+
+    fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path, OpenMode::Read)?;
+        let len = file.len()?;
+        if len > max_bytes {
+            let reason = format!("{len} bytes, more than the {max_bytes} expected");
+            return Err(failed("read", path, io::Error::new(io::ErrorKind::InvalidData, reason)));
+        }
+        let mut content = vec![0; len as usize];
+        file.read_exact_at(&mut content, 0)?;
+        Ok(content)
+    }
+
+    fn write_file_atomically(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(TEMPORARY_SUFFIX);
+        let temporary = path.with_file_name(name);
+        let written = (|| {
+            let file = self.open(&temporary, OpenMode::ReadWriteCreate)?;
+            file.set_len(0)?;
+            file.write_all_at(&[IoSlice::new(content)], 0)?;
+            file.sync_data()?;
+            self.rename(&temporary, path)
+        })();
+        if written.is_err() {
+            // Frees the space of a half written file; the error that matters is the first.
+            let _ = fs::remove_file(&temporary);
+        }
+        written?;
+        self.sync_dir(parent(path))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path).map_err(|e| failed("create directory", path, e))
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let list = || -> io::Result<Vec<DirEntry>> {
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                let metadata = match entry.metadata() {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
+                    metadata => metadata?,
+                };
+                let is_dir = metadata.is_dir();
+                entries.push(DirEntry {
+                    path: entry.path(),
+                    name: entry.file_name().to_string_lossy().into_owned(),
+                    is_dir,
+                    len: if is_dir { 0 } else { metadata.len() },
+                });
+            }
+            entries.sort();
+            Ok(entries)
+        };
+        list().map_err(|e| failed("list", path, e))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists().map_err(|e| failed("stat", path, e))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to).map_err(|e| failed("rename", from, e))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path).map_err(|e| failed("remove", path, e))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path).map_err(|e| failed("remove directory", path, e))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        open_directory(path).and_then(|dir| dir.sync_all()).map_err(|e| failed("sync directory", path, e))
+    }
+
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        open_directory(path).and_then(|file| sync_filesystem_of(&file)).map_err(|e| failed("syncfs", path, e))
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let dir = open_directory(path).map_err(|e| failed("open", path, e))?;
+        let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the descriptor is open for the duration of the call, which fills `stat` when it succeeds.
+        let stat = unsafe {
+            check(libc::fstatvfs(dir.as_raw_fd(), stat.as_mut_ptr())).map_err(|e| failed("statvfs", path, e))?;
+            stat.assume_init()
+        };
+        #[allow(clippy::unnecessary_cast)] // the fields' widths differ between platforms
+        Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = open_with(&options, path).map_err(|e| failed("open", path, e))?;
+        // SAFETY: a plain system call on a descriptor that is open.
+        check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
+            .map_err(|e| failed("lock", path, e))?;
+        Ok(Box::new(RealLock { _file: file }))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_filesystem_of(file: &File) -> io::Result<()> {
+    // SAFETY: a plain system call on a descriptor that is open.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_filesystem_of(_file: &File) -> io::Result<()> {
+    // Elsewhere nothing reports the errors of a whole file system: refuse rather than promise.
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Closing the descriptor releases the lock, and so does the death of the process.
+#[derive(Debug)]
+struct RealLock {
+    _file: File,
+}
+
+impl DiskLock for RealLock {}
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn failed(&self, operation: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+        move |source| failed(operation, &self.path, source)
+    }
+
+    /// One `pwritev`; returns what it took. `bufs` must not be empty.
+    fn write_some(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let count = bufs.len().min(IOV_MAX) as libc::c_int;
+        let offset = file_offset(offset)?;
+        loop {
+            // SAFETY: IoSlice is guaranteed to have the layout of iovec; the buffers outlive the call.
+            let written =
+                unsafe { libc::pwritev(self.file.as_raw_fd(), bufs.as_ptr().cast::<libc::iovec>(), count, offset) };
+            match written {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                1.. => return Ok(written as usize),
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_bufs(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let mut left: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if left == 0 {
+            return Ok(());
+        }
+        let first = self.write_some(bufs, offset)?;
+        left -= first;
+        if left == 0 {
+            return Ok(());
+        }
+        // Rare: more than IOV_MAX buffers, more than 2 GiB, or the disk took a part.
+        let mut owned: Vec<IoSlice<'_>> = bufs.to_vec();
+        let mut rest = owned.as_mut_slice();
+        let mut written = first;
+        loop {
+            IoSlice::advance_slices(&mut rest, written);
+            offset += written as u64;
+            if left == 0 {
+                return Ok(());
+            }
+            written = self.write_some(rest, offset)?;
+            left -= written;
+        }
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata().map_err(self.failed("stat"))?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        file_offset(offset)?;
+        self.file.read_exact_at(buf, offset).map_err(self.failed("read"))
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        file_offset(offset)?;
+        loop {
+            match self.file.read_at(buf, offset) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(self.failed("read")),
+            }
+        }
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.write_bufs(bufs, offset).map_err(self.failed("write"))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len).map_err(self.failed("set the length of"))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let len = file_offset(len)?;
+        loop {
+            // SAFETY: a plain system call on a descriptor that is open.
+            let result = check(unsafe {
+                libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len)
+            });
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The file system cannot: the caller was promised no more than an attempt.
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+                result => return result.map_err(self.failed("allocate")),
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(self.failed("fdatasync"))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise_dont_need(&self, offset: u64, len: u64) {
+        if let (Ok(offset), Ok(len)) = (file_offset(offset), file_offset(len)) {
+            // SAFETY: a plain system call on a descriptor that is open; advice cannot fail harmfully.
+            unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn advise_dont_need(&self, _offset: u64, _len: u64) {}
+
+    #[cfg(target_os = "linux")]
+    fn start_write_back(&self, offset: u64, len: u64) {
+        if let (Ok(offset), Ok(len)) = (file_offset(offset), file_offset(len)) {
+            // SAFETY: a plain system call on a descriptor that is open. SYNC_FILE_RANGE_WRITE starts the
+            // writing and waits for nothing; its errors are seen by the next fdatasync as well.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn start_write_back(&self, _offset: u64, _len: u64) {}
+}

@@ -1,1 +1,3 @@
+/// The simulated disk; see `SimDisk::new`.
+#[derive(Clone, Debug)]
 pub struct SimDisk;
