@@ -101,6 +101,8 @@ pub enum Command {
         count: u32,
     },
     /// Compare-and-set on the group's generation (`None`: the group does not exist yet).
+    /// `next.generation` must be higher. Members are agreed first, without assignments, so that every
+    /// generation told to a member is agreed and unique; `PutAssignment` completes the rebalance.
     PutGeneration {
         group: Arc<str>,
         expected: Option<Generation>,
@@ -121,6 +123,25 @@ pub enum Command {
     },
     /// Applied one after another, each with its own response; one log entry.
     Batch(Vec<Command>),
+    /// Assignments of the generation that a `PutGeneration` agreed on without them. The first one wins:
+    /// `StaleGeneration` unless `generation` is the group's, `AlreadyAssigned` once it is assigned,
+    /// `UnknownMember` if a name is no member of it. Members not named get an empty assignment.
+    PutAssignment {
+        group: Arc<str>,
+        generation: Generation,
+        assignments: BTreeMap<Arc<str>, Arc<[u8]>>,
+    },
+    /// A static member (KIP-345) came back under a new member id: `to` takes over `from`'s place,
+    /// assignment and leadership within the same, assigned generation. `StaleGeneration` or
+    /// `RebalanceInProgress` otherwise; `UnknownMember` unless `from` is a member with `member`'s instance
+    /// id; `Invalid` if `to` is a member already. The assignment inside `member` is ignored.
+    ReplaceMember {
+        group: Arc<str>,
+        generation: Generation,
+        from: Arc<str>,
+        to: Arc<str>,
+        member: crate::image::GroupMember,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +231,11 @@ pub enum Rejection {
     GroupNotEmpty,
     #[error("the command is not valid: {0}")]
     Invalid(String),
+    /// A commit (or replacement of a member) in a generation that is not assigned yet.
+    #[error("the group is rebalancing")]
+    RebalanceInProgress,
+    #[error("the generation is assigned already")]
+    AlreadyAssigned,
 }
 
 impl Command {

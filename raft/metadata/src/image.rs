@@ -103,6 +103,10 @@ pub struct Group {
     /// By member id.
     pub members: BTreeMap<Arc<str>, GroupMember>,
     pub changed_at_ms: i64,
+    /// False from the agreement on a generation's members until that on its assignments (`PutAssignment`).
+    /// Commits with the generation are refused until then, as its partitions have no owners yet.
+    /// Always true without members.
+    pub assigned: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
