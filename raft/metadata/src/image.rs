@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_record::{
-    BrokerEpoch, BrokerId, Generation, LeaderEpoch, Offset, PartitionEpoch, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, Generation, LeaderEpoch, Offset, PartitionEpoch, PartitionId, TopicId,
+    TopicPartition,
 };
 use uuid::Uuid;
 
@@ -181,5 +182,120 @@ impl Image {
 
     pub fn committed_offset(&self, group: &Arc<str>, tp: TopicPartition) -> Option<&CommittedOffset> {
         self.offsets.get(&(group.clone(), tp))
+    }
+}
+
+impl Partition {
+    /// The replica count that `min.insync.replicas` is measured against: while a reassignment is under way,
+    /// the smaller of the present and the wanted one (growing must not make the partition refuse writes that
+    /// the target would accept).
+    pub fn target_replication(&self) -> usize {
+        let target = self.reassignment.as_ref().map_or(usize::MAX, Vec::len);
+        self.replicas.len().min(target)
+    }
+}
+
+impl Image {
+    /// Committed offsets of one group, by partition.
+    pub fn group_offsets<'a>(
+        &'a self,
+        group: &Arc<str>,
+    ) -> impl Iterator<Item = (TopicPartition, &'a CommittedOffset)> + use<'a> {
+        let group = group.clone();
+        let first = TopicPartition { topic: TopicId(Uuid::nil()), partition: PartitionId(i32::MIN) };
+        self.offsets
+            .range((group.clone(), first)..)
+            .take_while(move |((g, _), _)| *g == group)
+            .map(|((_, tp), offset)| (*tp, offset))
+    }
+
+    /// The text of a group id as it is in the image already, so that equal keys share it.
+    pub(crate) fn group_key(&self, group: &Arc<str>) -> Arc<str> {
+        match self.groups.get_key_value(group) {
+            Some((key, _)) => key.clone(),
+            None => match self.offsets_of(group) {
+                Some(key) => key.clone(),
+                None => group.clone(),
+            },
+        }
+    }
+
+    fn offsets_of(&self, group: &Arc<str>) -> Option<&Arc<str>> {
+        let first = TopicPartition { topic: TopicId(Uuid::nil()), partition: PartitionId(i32::MIN) };
+        let ((key, _), _) = self.offsets.range((group.clone(), first)..).next()?;
+        (key == group).then_some(key)
+    }
+
+    /// The invariants of one partition, against the brokers of this image. `Err` says which one is broken.
+    pub fn check_partition(&self, tp: TopicPartition, partition: &Partition) -> Result<(), String> {
+        let Partition { replicas, leader, isr, elr, .. } = partition;
+        let known = self.topics.get(&tp.topic).is_some_and(|t| (0..t.partitions).contains(&tp.partition.0));
+        if !known {
+            return Err("the partition is not one of a topic".to_owned());
+        }
+        if replicas.is_empty() || replicas.iter().collect::<BTreeSet<_>>().len() != replicas.len() {
+            return Err("the replicas are not a list of distinct brokers".to_owned());
+        }
+        if let Some(b) = replicas.iter().find(|b| self.brokers.get(b).is_none()) {
+            return Err(format!("replica {b} is not a registered broker"));
+        }
+        if let Some(b) = isr.iter().chain(elr).find(|b| !replicas.contains(b)) {
+            return Err(format!("{b} is in the ISR or ELR but not a replica"));
+        }
+        if let Some(b) = isr.intersection(elr).next() {
+            return Err(format!("{b} is in the ISR and the ELR"));
+        }
+        if let Some(b) = isr.iter().find(|b| self.brokers.get(b).is_none_or(|b| b.fenced)) {
+            return Err(format!("{b} is fenced and in the ISR"));
+        }
+        match leader {
+            Some(leader) if !isr.contains(leader) => {
+                return Err(format!("leader {leader} is not in the ISR"));
+            }
+            None if !isr.is_empty() => return Err("the ISR has members but there is no leader".to_owned()),
+            _ => {}
+        }
+        if partition.unclean_epoch > partition.leader_epoch {
+            return Err("the unclean epoch is above the leader epoch".to_owned());
+        }
+        if let Some(b) = partition.damage_reports.keys().find(|b| !replicas.contains(b)) {
+            return Err(format!("a damage report of {b}, which is not a replica"));
+        }
+        if partition.reassignment.as_ref().is_some_and(Vec::is_empty) {
+            return Err("the reassignment wants no replica".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The invariants of the whole image: what [`Image::check_partition`] says of each partition, and that the
+    /// maps agree with each other and with the table of configurations.
+    pub fn check(&self) -> Result<(), String> {
+        if self.topics.size() != self.topic_ids.size() {
+            return Err("topics and topic names do not match".to_owned());
+        }
+        let mut partitions = 0;
+        for (id, topic) in self.topics.iter() {
+            if topic.id != *id || self.topic_ids.get(&topic.name) != Some(id) {
+                return Err(format!("topic {id} and its name {} do not match", topic.name));
+            }
+            if topic.partitions < 1 {
+                return Err(format!("topic {id} has no partitions"));
+            }
+            crate::configs::validate(&topic.configs).map_err(|e| format!("topic {}: {e}", topic.name))?;
+            partitions += topic.partitions as usize;
+        }
+        if partitions != self.partitions.size() {
+            return Err("topics and partitions do not match".to_owned());
+        }
+        for (tp, partition) in self.partitions.iter() {
+            self.check_partition(*tp, partition).map_err(|broken| format!("partition {tp}: {broken}"))?;
+        }
+        if let Some((id, _)) = self.brokers.iter().find(|(id, b)| b.id != **id || b.epoch.0 > self.index) {
+            return Err(format!("broker {id} is stored under another id or has an epoch to come"));
+        }
+        if let Some((_, tp)) = self.offsets.keys().find(|(_, tp)| self.partitions.get(tp).is_none()) {
+            return Err(format!("a committed offset of {tp}, which does not exist"));
+        }
+        Ok(())
     }
 }
