@@ -182,7 +182,7 @@ fn loopback(port: u16) -> HostPort {
 node_config! {
     "Identity and data" {
         /// Number of this node, different on each node of the cluster and never changed afterwards.
-        node_id: BrokerId = BrokerId(0), "node.id", "1" [1] required;
+        node_id: BrokerId = BrokerId(0), "node.id", "1" required;
         /// Directory that holds everything this node keeps. It belongs to one node of one cluster and is locked
         /// while the node runs.
         data_dir: PathBuf = PathBuf::new(), "data.dir", "/var/lib/strandline" required;
