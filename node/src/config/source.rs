@@ -133,7 +133,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigError> {
             let origin = merge.origins.get(violation.key).cloned().unwrap_or(Origin::Default);
             merge
                 .problems
-                .push(Problem { origin, message: format!("{} {}", violation.key, violation.message) });
+                .push(Problem { origin, message: violation.to_string() });
         }
     }
     if merge.problems.is_empty() {

@@ -1,6 +1,7 @@
 //! What must hold between values, beyond the range of each.
 
 use super::keys::{KEYS, NodeConfig};
+use std::fmt;
 
 /// A rule that a configuration breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +10,12 @@ pub struct Violation {
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.message)
+    }
 }
 
 impl NodeConfig {
