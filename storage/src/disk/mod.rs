@@ -10,6 +10,7 @@
 //!   and treat it as fatal (fsyncgate);
 //! * all calls are blocking and may be called from several threads.
 
+mod failure;
 mod real;
 pub mod sim;
 
@@ -99,3 +100,35 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
 
 /// Held lock of [`Disk::lock`].
 pub trait DiskLock: Send + Sync + std::fmt::Debug {}
+
+/// [`Disk::write_file_atomically`] in terms of the other operations.
+fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(TEMPORARY_SUFFIX);
+    let temporary = path.with_file_name(name);
+    let written = (|| {
+        let file = disk.open(&temporary, OpenMode::ReadWriteCreate)?;
+        file.set_len(0)?;
+        file.write_all_at(&[io::IoSlice::new(content)], 0)?;
+        file.sync_data()?;
+        disk.rename(&temporary, path)
+    })();
+    if let Err(error) = written {
+        // Frees the space of a half written file; the error that matters is the first.
+        let _ = disk.remove_file(&temporary);
+        return Err(error);
+    }
+    disk.sync_dir(match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    })
+}
+
+/// The bound of [`Disk::read_file`], checked before anything is allocated.
+fn check_small(path: &Path, len: u64, max_bytes: u64) -> io::Result<()> {
+    if len <= max_bytes {
+        return Ok(());
+    }
+    let reason = format!("it has {len} bytes, at most {max_bytes} were expected");
+    Err(failure::failed("read", path, io::Error::new(io::ErrorKind::InvalidData, reason)))
+}

@@ -1,8 +1,8 @@
 //! The real file system. Linux: `pwritev`, `fdatasync`, `syncfs`, `fallocate`, `posix_fadvise`,
-//! `sync_file_range`, `flock`. Errors name the operation and the path and keep the kind of their cause.
+//! `sync_file_range`, `flock`.
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, TEMPORARY_SUFFIX};
-use std::fmt;
+use super::failure::failed;
+use super::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, check_small, replace_file};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -25,37 +25,14 @@ impl RealDisk {
     }
 }
 
-/// What was tried, where, and why it failed; the cause of the `io::Error`s of this module.
-#[derive(Debug)]
-struct Failure {
-    operation: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} {}: {}", self.operation, self.path.display(), self.source)
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> io::Error {
-    io::Error::new(source.kind(), Failure { operation, path: path.to_owned(), source })
-}
-
 /// Turns the result of a system call into a `Result`.
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
-    libc::off_t::try_from(offset).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "offset is too large"))
+    libc::off_t::try_from(offset)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "offset is too large"))
 }
 
 // The one place that opens files; everything else is kept away from this by the same lint.
@@ -66,13 +43,6 @@ fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
 
 fn open_directory(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), path)
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 impl Disk for RealDisk {
@@ -87,7 +57,7 @@ impl Disk for RealDisk {
         };
         let file = open_with(&options, path).map_err(|e| failed("open", path, e))?;
         if file.metadata().map_err(|e| failed("stat", path, e))?.is_dir() {
-            return Err(failed("open", path, io::ErrorKind::IsADirectory.into()));
+            return Err(failed("open", path, io::ErrorKind::IsADirectory));
         }
         Ok(Arc::new(RealFile { file, path: path.to_owned() }))
     }
@@ -95,32 +65,14 @@ impl Disk for RealDisk {
     fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         let file = self.open(path, OpenMode::Read)?;
         let len = file.len()?;
-        if len > max_bytes {
-            let reason = format!("{len} bytes, more than the {max_bytes} expected");
-            return Err(failed("read", path, io::Error::new(io::ErrorKind::InvalidData, reason)));
-        }
+        check_small(path, len, max_bytes)?;
         let mut content = vec![0; len as usize];
         file.read_exact_at(&mut content, 0)?;
         Ok(content)
     }
 
     fn write_file_atomically(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(TEMPORARY_SUFFIX);
-        let temporary = path.with_file_name(name);
-        let written = (|| {
-            let file = self.open(&temporary, OpenMode::ReadWriteCreate)?;
-            file.set_len(0)?;
-            file.write_all_at(&[IoSlice::new(content)], 0)?;
-            file.sync_data()?;
-            self.rename(&temporary, path)
-        })();
-        if written.is_err() {
-            // Frees the space of a half written file; the error that matters is the first.
-            let _ = fs::remove_file(&temporary);
-        }
-        written?;
-        self.sync_dir(parent(path))
+        replace_file(self, path, content)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -179,7 +131,8 @@ impl Disk for RealDisk {
         let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
         // SAFETY: the descriptor is open for the duration of the call, which fills `stat` when it succeeds.
         let stat = unsafe {
-            check(libc::fstatvfs(dir.as_raw_fd(), stat.as_mut_ptr())).map_err(|e| failed("statvfs", path, e))?;
+            check(libc::fstatvfs(dir.as_raw_fd(), stat.as_mut_ptr()))
+                .map_err(|e| failed("statvfs", path, e))?;
             stat.assume_init()
         };
         #[allow(clippy::unnecessary_cast)] // the fields' widths differ between platforms
@@ -234,8 +187,9 @@ impl RealFile {
         let offset = file_offset(offset)?;
         loop {
             // SAFETY: IoSlice is guaranteed to have the layout of iovec; the buffers outlive the call.
-            let written =
-                unsafe { libc::pwritev(self.file.as_raw_fd(), bufs.as_ptr().cast::<libc::iovec>(), count, offset) };
+            let written = unsafe {
+                libc::pwritev(self.file.as_raw_fd(), bufs.as_ptr().cast::<libc::iovec>(), count, offset)
+            };
             match written {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 1.. => return Ok(written as usize),
@@ -311,9 +265,8 @@ impl DiskFile for RealFile {
         let len = file_offset(len)?;
         loop {
             // SAFETY: a plain system call on a descriptor that is open.
-            let result = check(unsafe {
-                libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len)
-            });
+            let result =
+                check(unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len) });
             match result {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The file system cannot: the caller was promised no more than an attempt.
