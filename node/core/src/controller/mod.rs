@@ -1,0 +1,1 @@
+//! Decisions of the controller: the task that runs where Raft leads.

@@ -1,0 +1,717 @@
+//! The leader of one epoch of a partition. One value per epoch: acknowledgements start empty in each.
+//!
+//! Invariants (asserted):
+//! * log start ≤ high watermark ≤ log end; flushed end ≤ log end; none of them decreases;
+//! * the high watermark moves only by [`high_watermark::advance`] over the maximal ISR;
+//! * the leader is in its own committed ISR;
+//! * once deposed, nothing moves any more: produces that wait end as *unknown outcome*.
+
+use super::high_watermark::{self, Inputs};
+use super::isr::Isr;
+use super::progress::{Ack, Followers, Progress, ReplicaState};
+use super::{Durability, EpochLookup, FlushToken};
+use std::collections::{BTreeMap, BTreeSet};
+use strandline_metadata::configs::FlushMode;
+use strandline_metadata::{Command, Image, Partition, Rejection, TopicSettings};
+use strandline_record::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+
+/// Bounds of time. None of them matters for safety.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaderConfig {
+    /// `replica.lag.time.max.ms`: who has not been caught up for so long leaves the ISR.
+    pub lag_max_ms: u64,
+    /// An AlterPartition with no word about it is proposed again after this.
+    pub resend_ms: u64,
+}
+
+impl Default for LeaderConfig {
+    fn default() -> Self {
+        LeaderConfig { lag_max_ms: 10_000, resend_ms: 500 }
+    }
+}
+
+/// What the topic's configuration says, read from the same image as the partition.
+#[derive(Clone, Copy, Debug)]
+struct TopicRules {
+    /// `min.insync.replicas` as `machine::apply` counts it for this partition.
+    min_insync: usize,
+    durability: Durability,
+}
+
+impl TopicRules {
+    fn read(image: &Image, tp: TopicPartition, partition: &Partition) -> Self {
+        let topic = image.topics.get(&tp.topic).expect("a partition has a topic");
+        let settings = TopicSettings::from_configs(&topic.configs, partition.target_replication());
+        let durability = match settings.flush {
+            FlushMode::Ack => Durability::Flushed,
+            FlushMode::Interval | FlushMode::Os => Durability::Appended,
+        };
+        TopicRules { min_insync: settings.min_insync_replicas, durability }
+    }
+}
+
+pub struct LeaderStart<'a> {
+    pub me: BrokerId,
+    pub tp: TopicPartition,
+    pub image: &'a Image,
+    pub config: LeaderConfig,
+    pub log_start: Offset,
+    /// The log end now: the start of the epoch.
+    pub log_end: Offset,
+    pub flushed: Offset,
+    /// What this replica knew as a follower or leader of an earlier epoch; any lower bound is safe.
+    pub high_watermark: Offset,
+    /// The epoch in which it was learnt; 0 after a restart.
+    pub high_watermark_epoch: LeaderEpoch,
+    /// How often the log has been truncated since the process started (see [`FlushToken`]).
+    pub truncations: u64,
+    pub now_ms: u64,
+}
+
+#[derive(Debug)]
+pub struct Leader {
+    me: BrokerId,
+    tp: TopicPartition,
+    epoch: LeaderEpoch,
+    /// Log end when the epoch began.
+    epoch_start: Offset,
+    config: LeaderConfig,
+    rules: TopicRules,
+    log_start: Offset,
+    /// ≤ `high_watermark` ≤ `log_end`.
+    high_watermark: Offset,
+    high_watermark_epoch: LeaderEpoch,
+    /// ≤ `log_end`.
+    flushed: Offset,
+    log_end: Offset,
+    truncations: u64,
+    isr: Isr,
+    /// Registrations of the replicas (me included) as the image shows them; absent: not registered.
+    brokers: BTreeMap<BrokerId, Standing>,
+    /// Every replica but me.
+    followers: Followers,
+    deposed: Option<Deposed>,
+}
+
+/// A replica's broker, from the image.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    epoch: BrokerEpoch,
+    fenced: bool,
+}
+
+/// Why this leader has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deposed {
+    /// A leader epoch above ours exists.
+    Epoch(LeaderEpoch),
+    /// The partition is no longer in the image.
+    Deleted,
+}
+
+/// What follows from an event. All three may.
+#[must_use]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The high watermark advanced to here: wake waiting produces and consumers, tell followers.
+    pub high_watermark: Option<Offset>,
+    /// To be proposed to Raft; the answer comes back by [`Leader::alter_answer`].
+    pub alter: Option<Command>,
+    /// Stop at once: waiting produces end with an unknown outcome.
+    pub deposed: Option<Deposed>,
+}
+
+impl Effects {
+    pub fn is_empty(&self) -> bool {
+        *self == Effects::default()
+    }
+}
+
+/// How many replicas a producer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// The whole maximal ISR.
+    All,
+    /// The leader's own disk (its page cache where [`Durability::Appended`]).
+    Leader,
+    /// Nobody.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProduceRefusal {
+    /// Nothing was appended; retriable.
+    #[error("{isr} in-sync replicas, {min_insync} are needed")]
+    NotEnoughReplicas { isr: usize, min_insync: usize },
+    /// Nothing was appended; ask the new leader.
+    #[error("leader epoch {0} is over")]
+    Deposed(LeaderEpoch),
+}
+
+/// May a consumer read at an offset?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadCheck {
+    /// Records from the offset up to here are visible (above the offset, never beyond the high watermark).
+    Ready { end: Offset },
+    /// Nothing visible there yet: wait for the high watermark to pass the offset.
+    AtEnd,
+    /// A new leader whose high watermark has not reached the start of its epoch cannot say (KIP-207); retriable.
+    NotAvailable,
+    /// Below the log start or above the log end.
+    OutOfRange { log_start: Offset, log_end: Offset },
+}
+
+/// A follower's numbered request. (The number pairs request and answer and is the stream's business.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerFetch {
+    pub broker: BrokerId,
+    pub broker_epoch: BrokerEpoch,
+    pub leader_epoch: LeaderEpoch,
+    /// N: its log end.
+    pub next_offset: Offset,
+    /// Epoch of its last record; `None`: its log is empty.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// What its disk holds; always the truth, whatever the topic's durability.
+    pub flushed_end: Offset,
+}
+
+/// Only the follower's flushed end moved; its numbered request stays outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerAck {
+    pub broker: BrokerId,
+    pub broker_epoch: BrokerEpoch,
+    pub leader_epoch: LeaderEpoch,
+    pub flushed_end: Offset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchDecision {
+    /// The logs match up to `from`, and the acknowledgement is recorded. Send what follows, now or when there
+    /// is some: it stays true until this leader is deposed.
+    Send {
+        from: Offset,
+    },
+    /// The follower's log is another one from `end` on; nothing was recorded. With no epoch, `end` is the log
+    /// start and the follower begins there with an empty log.
+    Diverging {
+        epoch: Option<LeaderEpoch>,
+        end: Offset,
+    },
+    /// What the follower asks for has been deleted: it begins at the log start with an empty log.
+    BelowLogStart {
+        log_start: Offset,
+    },
+    Refused(Refusal),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The follower's epoch is older: it waits for its image.
+    #[error("leader epoch {current} is current")]
+    FencedEpoch { current: LeaderEpoch },
+    /// The follower's epoch is newer (this leader is deposed by it), or this leader was deposed before.
+    #[error("leader epoch {epoch} is over")]
+    NotLeader { epoch: LeaderEpoch },
+    #[error("broker {0} is no replica")]
+    NotReplica(BrokerId),
+    /// The broker epoch is not the one in the leader's image, which may be the one that is behind: retry.
+    #[error("the broker epoch is not current")]
+    StaleBroker,
+    /// An acknowledgement with no matched fetch before it in this epoch and registration: fetch first.
+    #[error("no fetch in this epoch yet")]
+    NoFetch,
+}
+
+impl Leader {
+    /// The image says that `me` leads the partition; asserted.
+    pub fn new(start: LeaderStart<'_>) -> Self {
+        let LeaderStart { me, tp, image, config, log_start, log_end, flushed, truncations, .. } = start;
+        let partition = image.partition(tp).expect("a leader's partition is in the image");
+        assert_eq!(partition.leader, Some(me), "{tp}: the image names another leader");
+        let mut leader = Leader {
+            me,
+            tp,
+            epoch: partition.leader_epoch,
+            epoch_start: log_end,
+            config,
+            rules: TopicRules::read(image, tp, partition),
+            log_start,
+            // What is deleted was below the high watermark.
+            high_watermark: start.high_watermark.max(log_start),
+            high_watermark_epoch: start.high_watermark_epoch,
+            flushed,
+            log_end,
+            truncations,
+            isr: Isr::new(partition.isr.clone(), partition.partition_epoch),
+            brokers: BTreeMap::new(),
+            followers: Followers::new(),
+            deposed: None,
+        };
+        leader.see_replicas(partition, image, start.now_ms);
+        leader.check();
+        // With nobody else in the ISR the high watermark may advance at once.
+        let _ = leader.advance();
+        leader
+    }
+
+    fn check(&self) {
+        assert!(self.log_start <= self.high_watermark, "{}: log start above the high watermark", self.tp);
+        assert!(self.high_watermark <= self.log_end, "{}: high watermark above the log end", self.tp);
+        assert!(self.flushed <= self.log_end, "{}: flushed end above the log end", self.tp);
+        assert!(self.isr.committed().contains(&self.me), "{}: the leader is not in its ISR", self.tp);
+    }
+
+    // ---- the local log ----
+
+    /// The log end has moved (produce). Bytes are handed to waiting followers by the caller, at once.
+    pub fn appended(&mut self, log_end: Offset, now_ms: u64) -> Effects {
+        assert!(log_end >= self.log_end, "{}: a leader's log never shrinks", self.tp);
+        if self.deposed.is_some() || log_end == self.log_end {
+            return Effects::default();
+        }
+        for follower in self.followers.values_mut() {
+            follower.log_grows(self.rules.durability, self.log_end, log_end, now_ms);
+        }
+        self.log_end = log_end;
+        self.moved()
+    }
+
+    /// To be given back with the flush that is being asked for.
+    pub fn flush_token(&self) -> FlushToken {
+        FlushToken { leader_epoch: self.epoch, truncations: self.truncations }
+    }
+
+    /// A flush asked for under `token` has made everything below `end` durable.
+    pub fn flushed(&mut self, token: FlushToken, end: Offset) -> Effects {
+        if self.deposed.is_some() || token != self.flush_token() || end <= self.flushed {
+            return Effects::default();
+        }
+        assert!(end <= self.log_end, "{}: flushed beyond the log end", self.tp);
+        self.flushed = end;
+        self.moved()
+    }
+
+    /// Retention or DeleteRecords moved the log start; only what is below the high watermark may go.
+    pub fn log_start_moved(&mut self, log_start: Offset) {
+        assert!(log_start <= self.high_watermark, "{}: deleted beyond the high watermark", self.tp);
+        self.log_start = self.log_start.max(log_start);
+    }
+
+    // ---- followers ----
+
+    /// A numbered request. The epoch lookup is the leader's own epoch cache.
+    pub fn follower_fetch(
+        &mut self,
+        fetch: &FollowerFetch,
+        epochs: impl EpochLookup,
+        now_ms: u64,
+    ) -> (FetchDecision, Effects) {
+        if let Err(refusal) = self.admit(fetch.broker, fetch.broker_epoch, fetch.leader_epoch) {
+            return (FetchDecision::Refused(refusal), self.depose_if_over(fetch.leader_epoch));
+        }
+        if let Some(divergence) = self.divergence(fetch, epochs) {
+            return (divergence, Effects::default());
+        }
+        let next = fetch.next_offset;
+        let ack = Ack { broker_epoch: fetch.broker_epoch, flushed: fetch.flushed_end.min(next), next };
+        let effects = self.record(fetch.broker, ack, now_ms);
+        (FetchDecision::Send { from: next }, effects)
+    }
+
+    /// An acknowledgement between two numbered requests.
+    ///
+    /// It is as good as a fetch that asks from the follower's log end: a fetch matched in this epoch and
+    /// registration, so its log was a prefix of this one, and since then it can only have appended what this
+    /// leader sent (an answer of another epoch, or to another state of its log, it ignores; damage stops it
+    /// until a report raises the epoch; a restart gives it another broker epoch). So what it has flushed
+    /// since is a prefix of this log too. Without such a fetch the acknowledgement says nothing and is refused.
+    pub fn follower_ack(&mut self, ack: &FollowerAck, now_ms: u64) -> (Result<(), Refusal>, Effects) {
+        if let Err(refusal) = self.admit(ack.broker, ack.broker_epoch, ack.leader_epoch) {
+            return (Err(refusal), self.depose_if_over(ack.leader_epoch));
+        }
+        let recorded = self.followers.get(&ack.broker).and_then(Progress::ack);
+        let Some(fetched) = recorded.filter(|fetched| fetched.broker_epoch == ack.broker_epoch) else {
+            return (Err(Refusal::NoFetch), Effects::default());
+        };
+        // What it has flushed it has appended.
+        let flushed = ack.flushed_end.min(self.log_end);
+        let new = Ack { flushed, next: fetched.next.max(flushed), ..fetched };
+        (Ok(()), self.record(ack.broker, new, now_ms))
+    }
+
+    /// Checks that come before a look at the logs.
+    fn admit(&self, broker: BrokerId, epoch: BrokerEpoch, leader_epoch: LeaderEpoch) -> Result<(), Refusal> {
+        if self.deposed.is_some() || leader_epoch > self.epoch {
+            return Err(Refusal::NotLeader { epoch: self.epoch });
+        }
+        if leader_epoch < self.epoch {
+            return Err(Refusal::FencedEpoch { current: self.epoch });
+        }
+        if !self.followers.contains_key(&broker) {
+            return Err(Refusal::NotReplica(broker));
+        }
+        match self.current_epoch(broker) {
+            Some(current) if current == epoch => Ok(()),
+            _ => Err(Refusal::StaleBroker),
+        }
+    }
+
+    /// Where the follower's log differs from this one, if it does (KIP-101, KIP-279).
+    fn divergence(&self, fetch: &FollowerFetch, epochs: impl EpochLookup) -> Option<FetchDecision> {
+        let next = fetch.next_offset;
+        if next < self.log_start {
+            return Some(FetchDecision::BelowLogStart { log_start: self.log_start });
+        }
+        let none = FetchDecision::Diverging { epoch: None, end: self.log_start };
+        let Some(last_epoch) = fetch.last_epoch else {
+            // An empty log has nothing that could differ, unless it begins where this one does not reach.
+            return (next > self.log_end).then_some(none);
+        };
+        match epochs(last_epoch) {
+            None => Some(none),
+            Some((epoch, end)) if epoch != last_epoch || end < next => {
+                Some(FetchDecision::Diverging { epoch: Some(epoch), end })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn record(&mut self, broker: BrokerId, ack: Ack, now_ms: u64) -> Effects {
+        let progress = self.followers.get_mut(&broker).expect("admitted followers are replicas");
+        progress.record(ack, self.rules.durability, self.log_end, now_ms);
+        let mut effects = self.moved();
+        if !self.isr.committed().contains(&broker) {
+            self.propose(now_ms, &mut effects);
+        }
+        effects
+    }
+
+    // ---- agreement ----
+
+    /// The broker's image has moved. Called for every image in which the partition, its topic or one of its
+    /// replicas' brokers changed; more often does no harm.
+    pub fn image(&mut self, image: &Image, now_ms: u64) -> Effects {
+        if self.deposed.is_some() {
+            return Effects::default();
+        }
+        let Some(partition) = image.partition(self.tp) else {
+            return self.depose(Deposed::Deleted);
+        };
+        if partition.leader_epoch > self.epoch {
+            return self.depose(Deposed::Epoch(partition.leader_epoch));
+        }
+        assert_eq!(partition.leader_epoch, self.epoch, "{}: images never go back", self.tp);
+        self.rules = TopicRules::read(image, self.tp, partition);
+        self.isr.adopt(&partition.isr, partition.partition_epoch);
+        self.see_replicas(partition, image, now_ms);
+        self.check();
+        let mut effects = self.moved();
+        self.propose(now_ms, &mut effects);
+        effects
+    }
+
+    /// Raft's answer to one of our AlterPartitions, in whatever order. A rejection ends nothing: another copy
+    /// may still apply.
+    pub fn alter_answer(&mut self, answer: Result<&Partition, &Rejection>, now_ms: u64) -> Effects {
+        if self.deposed.is_some() {
+            return Effects::default();
+        }
+        match answer {
+            Ok(partition) if partition.leader_epoch > self.epoch => {
+                return self.depose(Deposed::Epoch(partition.leader_epoch));
+            }
+            Ok(partition) if partition.leader_epoch == self.epoch => {
+                if !self.isr.adopt(&partition.isr, partition.partition_epoch) {
+                    return Effects::default();
+                }
+                self.check();
+            }
+            // An answer to this broker's earlier time as leader.
+            Ok(_) => return Effects::default(),
+            Err(Rejection::StalePartition { leader_epoch, .. }) if *leader_epoch > self.epoch => {
+                return self.depose(Deposed::Epoch(*leader_epoch));
+            }
+            Err(_) => return Effects::default(),
+        }
+        let mut effects = self.moved();
+        self.propose(now_ms, &mut effects);
+        effects
+    }
+
+    /// A few times in `lag_max_ms` and `resend_ms`: shrinks the ISR by who lags and sends again what has had
+    /// no answer.
+    pub fn tick(&mut self, now_ms: u64) -> Effects {
+        let mut effects = Effects::default();
+        if self.deposed.is_none() {
+            self.propose(now_ms, &mut effects);
+        }
+        effects
+    }
+
+    /// A leader epoch named by a peer. One above ours ends this leadership.
+    pub fn saw_epoch(&mut self, leader_epoch: LeaderEpoch) -> Effects {
+        self.depose_if_over(leader_epoch)
+    }
+
+    fn depose_if_over(&mut self, seen: LeaderEpoch) -> Effects {
+        if self.deposed.is_none() && seen > self.epoch {
+            return self.depose(Deposed::Epoch(seen));
+        }
+        Effects::default()
+    }
+
+    fn depose(&mut self, why: Deposed) -> Effects {
+        self.deposed = Some(why);
+        Effects { deposed: Some(why), ..Effects::default() }
+    }
+
+    fn see_replicas(&mut self, partition: &Partition, image: &Image, now_ms: u64) {
+        self.brokers = (partition.replicas.iter())
+            .filter_map(|&id| {
+                let broker = image.broker(id)?;
+                Some((id, Standing { epoch: broker.epoch, fenced: broker.fenced }))
+            })
+            .collect();
+        self.followers.retain(|id, _| partition.replicas.contains(id));
+        for &id in partition.replicas.iter().filter(|&&id| id != self.me) {
+            let in_isr = self.isr.committed().contains(&id);
+            self.followers.entry(id).or_insert_with(|| Progress::new(in_isr, self.log_end, now_ms));
+        }
+    }
+
+    fn current_epoch(&self, broker: BrokerId) -> Option<BrokerEpoch> {
+        self.brokers.get(&broker).map(|standing| standing.epoch)
+    }
+
+    // ---- decisions ----
+
+    /// After anything that the high watermark depends on.
+    fn moved(&mut self) -> Effects {
+        Effects { high_watermark: self.advance(), ..Effects::default() }
+    }
+
+    fn advance(&mut self) -> Option<Offset> {
+        let others = (self.isr.maximal().filter(|&id| id != self.me)).map(|id| self.acknowledged(id));
+        let advanced = high_watermark::advance(Inputs {
+            current: self.high_watermark,
+            own: self.own_end(),
+            others,
+            committed_isr: self.isr.committed().len(),
+            min_insync: self.rules.min_insync,
+        });
+        assert!(advanced >= self.high_watermark && advanced <= self.log_end);
+        let moved = advanced > self.high_watermark;
+        if moved {
+            self.high_watermark = advanced;
+            self.high_watermark_epoch = self.epoch;
+        }
+        moved.then_some(advanced)
+    }
+
+    /// F.
+    fn own_end(&self) -> Offset {
+        match self.rules.durability {
+            Durability::Flushed => self.flushed,
+            Durability::Appended => self.log_end,
+        }
+    }
+
+    /// A, if it was acknowledged in this epoch under the broker epoch that is current.
+    fn acknowledged(&self, follower: BrokerId) -> Option<Offset> {
+        self.followers.get(&follower)?.end_under(self.current_epoch(follower), self.rules.durability)
+    }
+
+    /// Follower `id` may be in the ISR: it holds everything visible and everything from before this epoch, its
+    /// broker is registered as it was when it said so, and alive. (Not lagging is for calm, not for safety: a
+    /// follower that would be taken out again at once is not let in.)
+    fn may_join(&self, id: BrokerId, now_ms: u64) -> bool {
+        let alive = self.brokers.get(&id).is_some_and(|standing| !standing.fenced);
+        let complete =
+            self.acknowledged(id).is_some_and(|end| end >= self.high_watermark && end >= self.epoch_start);
+        alive && complete && !self.lags(id, now_ms)
+    }
+
+    fn lags(&self, id: BrokerId, now_ms: u64) -> bool {
+        let lag_ms = |p: &Progress| p.lag_ms(self.rules.durability, self.log_end, now_ms);
+        let lag_ms = self.followers.get(&id).and_then(lag_ms);
+        lag_ms.is_none_or(|lag_ms| lag_ms > self.config.lag_max_ms)
+    }
+
+    /// The ISR that this leader would have now: itself, members that keep up, followers that have caught up.
+    fn wanted_isr(&self, now_ms: u64) -> BTreeSet<BrokerId> {
+        let committed = self.isr.committed();
+        let belongs = |id: &BrokerId| match committed.contains(id) {
+            true => !self.lags(*id, now_ms),
+            false => self.may_join(*id, now_ms),
+        };
+        let mut wanted: BTreeSet<BrokerId> = self.followers.keys().copied().filter(belongs).collect();
+        wanted.insert(self.me);
+        wanted
+    }
+
+    fn propose(&mut self, now_ms: u64, effects: &mut Effects) {
+        let wanted = self.wanted_isr(now_ms);
+        if !self.isr.should_propose(&wanted, self.config.resend_ms, now_ms) {
+            return;
+        }
+        let with_epoch = |&id: &BrokerId| Some((id, self.current_epoch(id)?));
+        let isr: BTreeMap<BrokerId, BrokerEpoch> = wanted.iter().filter_map(with_epoch).collect();
+        if isr.len() < wanted.len() {
+            return; // a member's broker was unregistered: the partition is about to change
+        }
+        effects.alter = Some(Command::AlterPartition {
+            tp: self.tp,
+            requester: self.me,
+            leader_epoch: self.epoch,
+            partition_epoch: self.isr.epoch(),
+            isr,
+        });
+        self.isr.proposed(&wanted, now_ms);
+    }
+
+    // ---- answers to clients ----
+
+    /// Before anything is appended.
+    pub fn check_produce(&self, acks: Acks) -> Result<(), ProduceRefusal> {
+        if self.deposed.is_some() {
+            return Err(ProduceRefusal::Deposed(self.epoch));
+        }
+        let isr = self.isr.committed().len();
+        let min_insync = self.rules.min_insync;
+        if acks == Acks::All && isr < min_insync {
+            return Err(ProduceRefusal::NotEnoughReplicas { isr, min_insync });
+        }
+        Ok(())
+    }
+
+    /// Whether a batch that ends at `end` (its last offset + 1) is acknowledged. Once deposed, what is not
+    /// acknowledged yet has an unknown outcome.
+    pub fn is_acknowledged(&self, acks: Acks, end: Offset) -> bool {
+        match acks {
+            Acks::All => self.high_watermark >= end,
+            Acks::Leader => self.own_end() >= end,
+            Acks::None => true,
+        }
+    }
+
+    /// Whether this leader knows where the visible log ends (KIP-207). Until then `ListOffsets(latest)` gets
+    /// a retriable error.
+    pub fn offsets_available(&self) -> bool {
+        self.high_watermark >= self.epoch_start
+    }
+
+    /// A consumer's fetch at `offset`.
+    pub fn read_check(&self, offset: Offset) -> ReadCheck {
+        if offset >= self.log_start && offset < self.high_watermark {
+            return ReadCheck::Ready { end: self.high_watermark };
+        }
+        if offset < self.log_start {
+            return ReadCheck::OutOfRange { log_start: self.log_start, log_end: self.log_end };
+        }
+        if !self.offsets_available() {
+            return ReadCheck::NotAvailable;
+        }
+        match offset <= self.log_end {
+            true => ReadCheck::AtEnd,
+            false => ReadCheck::OutOfRange { log_start: self.log_start, log_end: self.log_end },
+        }
+    }
+
+    // ---- views ----
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Log end when the epoch began.
+    pub fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The epoch in which the high watermark was learnt; goes into the next role's start with it.
+    pub fn high_watermark_epoch(&self) -> LeaderEpoch {
+        self.high_watermark_epoch
+    }
+
+    pub fn truncations(&self) -> u64 {
+        self.truncations
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    pub fn log_end(&self) -> Offset {
+        self.log_end
+    }
+
+    pub fn flushed_end(&self) -> Offset {
+        self.flushed
+    }
+
+    pub fn deposed(&self) -> Option<Deposed> {
+        self.deposed
+    }
+
+    pub fn committed_isr(&self) -> &BTreeSet<BrokerId> {
+        self.isr.committed()
+    }
+
+    /// Committed ISR and every pending addition.
+    pub fn maximal_isr(&self) -> BTreeSet<BrokerId> {
+        self.isr.maximal().collect()
+    }
+
+    /// The partition epoch of the committed ISR.
+    pub fn partition_epoch(&self) -> strandline_record::PartitionEpoch {
+        self.isr.epoch()
+    }
+
+    pub fn under_min_isr(&self) -> bool {
+        self.isr.committed().len() < self.rules.min_insync
+    }
+
+    /// Some replica is not in the committed ISR.
+    pub fn under_replicated(&self) -> bool {
+        self.isr.committed().len() < self.followers.len() + 1
+    }
+
+    /// An AlterPartition is without its final word.
+    pub fn alter_is_pending(&self) -> bool {
+        self.isr.is_pending()
+    }
+
+    /// All replicas, the leader first.
+    pub fn replica_states(&self, now_ms: u64) -> Vec<ReplicaState> {
+        let committed = self.isr.committed();
+        let maximal = self.maximal_isr();
+        let me = ReplicaState {
+            broker: self.me,
+            is_leader: true,
+            in_isr: true,
+            joining: false,
+            log_end: Some(self.log_end),
+            acknowledged_end: Some(self.own_end()),
+            lag: Some(0),
+            lag_ms: Some(0),
+        };
+        let follower = |(&broker, progress): (&BrokerId, &Progress)| {
+            let end = self.acknowledged(broker);
+            ReplicaState {
+                broker,
+                is_leader: false,
+                in_isr: committed.contains(&broker),
+                joining: maximal.contains(&broker) && !committed.contains(&broker),
+                log_end: progress.ack().map(|ack| ack.next),
+                acknowledged_end: end,
+                lag: end.map(|end| (self.log_end.get() - end.get()).max(0)),
+                lag_ms: progress.lag_ms(self.rules.durability, self.log_end, now_ms),
+            }
+        };
+        std::iter::once(me).chain(self.followers.iter().map(follower)).collect()
+    }
+}
