@@ -32,6 +32,10 @@ impl GroupState {
     /// decided the matter by then.
     pub fn proposal_failed(&mut self, id: ProposalId, failure: ProposalFailure, now: Now) -> Vec<Effect> {
         let retry = self.retry_at(now);
+        let mut final_answer = match failure {
+            ProposalFailure::Rejected(rejection) if !image_will_tell(&rejection) => Some(rejection),
+            _ => None,
+        };
         let current = if let Phase::Agreeing { proposal, retry_at, .. } = &mut self.phase
             && *proposal == id
         {
@@ -42,14 +46,15 @@ impl GroupState {
             true
         } else if let Some(replacement) = self.replacing.values_mut().find(|r| r.proposal == id) {
             replacement.retry_at = retry;
+            if matches!(final_answer, Some(Rejection::Invalid(_))) {
+                // The new id is a member already: an earlier copy was applied, which the image will show.
+                final_answer = None;
+            }
             true
         } else {
             false
         };
-        if let ProposalFailure::Rejected(rejection) = failure
-            && current
-            && !image_will_tell(&rejection)
-        {
+        if let Some(rejection) = final_answer.filter(|_| current) {
             let agreed = self.agreed.clone();
             self.give_way(agreed.as_ref(), GroupError::Refused(rejection), now);
         }
