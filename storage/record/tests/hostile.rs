@@ -119,8 +119,11 @@ fn damaged_compressed_blocks_are_errors() {
         compression.compress(None, &[42; 100_000], &mut block);
         for cut in 1..block.len() {
             let cut = block.clone().freeze().slice(..cut);
-            let result = compression.decompress(&cut, 1 << 20);
-            assert!(result.is_err() || result.unwrap().len() < 100_000, "{compression} cut at {}", cut.len());
+            // Frames cut between their blocks are shorter, which only the record count can tell.
+            if let Ok(content) = compression.decompress(&cut, 1 << 20) {
+                assert!(matches!(compression, Compression::Snappy | Compression::Lz4), "{compression}");
+                assert!(content.len() <= 100_000 && content.iter().all(|byte| *byte == 42), "{compression}");
+            }
         }
     }
 }

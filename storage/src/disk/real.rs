@@ -103,7 +103,11 @@ impl Disk for RealDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        path.try_exists().map_err(|e| failed("stat", path, e))
+        match path.try_exists() {
+            // What lies below a file does not exist either.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            result => result.map_err(|e| failed("stat", path, e)),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -154,6 +154,9 @@ pub(super) struct FileState {
     sealed: Vec<Era>,
     /// Pages of `current` written since the last truncation or sync.
     dirty: BTreeSet<u64>,
+    /// Earlier versions of dirty pages, of before the first truncation, that have reached the disk: the
+    /// kernel may write back at any time.
+    written_back: BTreeMap<u64, Option<Page>>,
     /// Space reserved by `allocate`.
     pub reserved: u64,
 }
@@ -176,14 +179,10 @@ impl FileState {
         self.dirty.is_empty() && self.sealed.is_empty() && self.current.len == self.durable.len
     }
 
-    /// The kernel may write a page back at any time: now and then a page that is written again has
-    /// reached the disk in its earlier state.
     pub fn write(&mut self, data: &[u8], offset: u64, rng: &mut StdRng) {
         for (page, _, _) in parts(offset, data.len()) {
             if !self.dirty.insert(page) && self.sealed.is_empty() && rng.random_ratio(1, 16) {
-                self.durable.put(page, self.current.page(page));
-                let end = self.current.len.min((page + 1) * PAGE);
-                self.durable.set_len(self.durable.len.max(end));
+                self.written_back.insert(page, self.current.page(page));
             }
         }
         self.current.write(data, offset);
@@ -203,6 +202,7 @@ impl FileState {
     }
 
     fn write_back(&mut self, era: Era) {
+        self.written_back.clear();
         for (page, bytes) in era.pages {
             self.durable.put(page, bytes);
         }
@@ -217,12 +217,14 @@ impl FileState {
         for page in std::mem::take(&mut self.dirty) {
             self.durable.put(page, self.current.page(page));
         }
+        self.written_back.clear();
         self.durable.set_len(self.current.len);
     }
 
     /// What Linux does when writing back fails: some pages may have arrived, the others are marked clean.
     /// Reads still see them, the next sync has nothing to write and says that all is well.
     pub fn fail_sync(&mut self, rng: &mut StdRng) {
+        self.lay_written_back(rng);
         for era in std::mem::take(&mut self.sealed) {
             lay(&mut self.durable, era.pages, era.len, Unsynced::Random, rng);
             self.durable.set_len(era.truncated_to);
@@ -231,12 +233,24 @@ impl FileState {
         lay(&mut self.durable, dirty, self.current.len, Unsynced::Random, rng);
     }
 
+    fn lay_written_back(&mut self, rng: &mut StdRng) {
+        for (page, bytes) in std::mem::take(&mut self.written_back) {
+            if rng.random_bool(0.5) {
+                self.durable.put(page, bytes);
+            }
+        }
+    }
+
     fn take_dirty(&mut self) -> BTreeMap<u64, Option<Page>> {
         let dirty = std::mem::take(&mut self.dirty).into_iter();
         dirty.map(|page| (page, self.current.page(page))).collect()
     }
 
     pub fn power_loss(&mut self, unsynced: Unsynced, rng: &mut StdRng) {
+        if unsynced == Unsynced::Random {
+            self.lay_written_back(rng);
+        }
+        self.written_back.clear();
         let mut eras = std::mem::take(&mut self.sealed);
         // The last era ends with no truncation.
         eras.push(Era { pages: self.take_dirty(), len: self.current.len, truncated_to: u64::MAX });
@@ -272,7 +286,6 @@ impl FileState {
         self.current = self.durable.clone();
     }
 
-    /// Nothing was lost, but nobody may rely on it: all un-synced state stays un-synced.
     pub fn flip_bit(&mut self, offset: u64, bit: u8) {
         self.current.flip_bit(offset, bit);
         self.durable.flip_bit(offset, bit);
