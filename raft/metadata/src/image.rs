@@ -146,11 +146,18 @@ pub struct Delta {
     pub groups: BTreeSet<Arc<str>>,
     /// Groups of which committed offsets changed.
     pub offsets: BTreeSet<Arc<str>>,
+    /// The committed offsets that changed or went.
+    pub offset_keys: BTreeSet<(Arc<str>, TopicPartition)>,
 }
 
 impl Delta {
     pub fn is_empty(&self) -> bool {
         *self == Delta::default()
+    }
+
+    pub(crate) fn offset(&mut self, group: &Arc<str>, tp: TopicPartition) {
+        self.offsets.insert(group.clone());
+        self.offset_keys.insert((group.clone(), tp));
     }
 
     pub fn merge(&mut self, other: Delta) {
@@ -160,6 +167,7 @@ impl Delta {
         self.partitions.extend(other.partitions);
         self.groups.extend(other.groups);
         self.offsets.extend(other.offsets);
+        self.offset_keys.extend(other.offset_keys);
     }
 }
 
@@ -209,21 +217,17 @@ impl Image {
             .map(|((_, tp), offset)| (*tp, offset))
     }
 
-    /// The text of a group id as it is in the image already, so that equal keys share it.
-    pub(crate) fn group_key(&self, group: &Arc<str>) -> Arc<str> {
-        match self.groups.get_key_value(group) {
-            Some((key, _)) => key.clone(),
-            None => match self.offsets_of(group) {
-                Some(key) => key.clone(),
-                None => group.clone(),
-            },
+    /// A group id as it is in the image already, if it is, so that equal ones share their text.
+    pub fn shared_group_id(&self, group: &str) -> Arc<str> {
+        if let Some((key, _)) = self.groups.get_key_value(group) {
+            return key.clone();
         }
-    }
-
-    fn offsets_of(&self, group: &Arc<str>) -> Option<&Arc<str>> {
+        let group: Arc<str> = group.into();
         let first = TopicPartition { topic: TopicId(Uuid::nil()), partition: PartitionId(i32::MIN) };
-        let ((key, _), _) = self.offsets.range((group.clone(), first)..).next()?;
-        (key == group).then_some(key)
+        match self.offsets.range((group.clone(), first)..).next() {
+            Some(((key, _), _)) if *key == group => key.clone(),
+            _ => group,
+        }
     }
 
     /// The invariants of one partition, against the brokers of this image. `Err` says which one is broken.

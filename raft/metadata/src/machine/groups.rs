@@ -105,11 +105,9 @@ pub(super) fn delete(image: &mut Image, id: &Arc<str>, delta: &mut Delta) -> App
     if group.is_none() && offsets.is_empty() {
         return Err(Rejection::UnknownGroup);
     }
-    if !offsets.is_empty() {
-        delta.offsets.insert(id.clone());
-    }
     for tp in offsets {
         image.offsets.remove_mut(&(id.clone(), tp));
+        delta.offset(id, tp);
     }
     image.groups.remove_mut(id);
     delta.groups.insert(id.clone());
@@ -124,7 +122,7 @@ fn of_generation(image: &Image, id: &Arc<str>, generation: Generation) -> Result
 }
 
 fn put_group(image: &mut Image, id: &Arc<str>, group: Group, delta: &mut Delta) {
-    let key = image.group_key(id);
+    let key = image.shared_group_id(id);
     image.groups.insert_mut(key, Arc::new(group));
     delta.groups.insert(id.clone());
 }

@@ -49,11 +49,11 @@ pub(super) fn commit(
         }
     }
     // Equal keys share their text: the one of the group, or of its first offset.
-    let key = image.group_key(id);
+    let key = image.shared_group_id(id);
     for (tp, offset) in offsets {
         if image.partitions.get(tp).is_some() {
             image.offsets.insert_mut((key.clone(), *tp), offset.clone());
-            delta.offsets.insert(key.clone());
+            delta.offset(&key, *tp);
         }
     }
     Ok(Response::Done)
@@ -75,7 +75,7 @@ pub(super) fn delete(
     }
     for tp in partitions {
         if image.offsets.remove_mut(&(id.clone(), *tp)) {
-            delta.offsets.insert(id.clone());
+            delta.offset(id, *tp);
         }
     }
     Ok(Response::Done)

@@ -52,6 +52,9 @@ pub(super) fn alter(
 /// everything acknowledged, so nothing is lost and no less redundancy remains than was promised. While there is no
 /// leader, or the ISR is too small, only replicas outside ISR and ELR may go. Reaching the target ends the
 /// reassignment. A removed leader is replaced by election.
+///
+/// A removal begins a new leader epoch in any case: what the removed replica acknowledged must not count when it
+/// is added again, for it has deleted its log in between (hazard 7; the leader's image may skip the removal).
 pub(super) fn set_replicas(
     image: &mut Image,
     tp: TopicPartition,
@@ -65,6 +68,7 @@ pub(super) fn set_replicas(
     }
     check_replicas(image, replicas, &partition.replicas)?;
     let stays = |b: &BrokerId| replicas.contains(b);
+    let removes = !partition.replicas.iter().all(stays);
     let loses_candidate = !partition.isr.iter().chain(&partition.elr).all(stays);
 
     partition.replicas = replicas.to_vec();
@@ -85,6 +89,8 @@ pub(super) fn set_replicas(
     }
     if partition.leader.is_some_and(|leader| !replicas.contains(&leader)) {
         election::elect(image, &mut partition);
+    } else if removes {
+        partition.leader_epoch = LeaderEpoch(partition.leader_epoch.0 + 1);
     }
     Ok(Response::Partition(put_partition(image, tp, partition, delta)))
 }

@@ -65,7 +65,7 @@ pub(super) fn delete(image: &mut Image, id: TopicId, delta: &mut Delta) -> Appli
     let offsets: Vec<_> = image.offsets.keys().filter(|(_, tp)| tp.topic == id).cloned().collect();
     for key in offsets {
         image.offsets.remove_mut(&key);
-        delta.offsets.insert(key.0);
+        delta.offset(&key.0, key.1);
     }
     image.topics.remove_mut(&id);
     image.topic_ids.remove_mut(&topic.name);

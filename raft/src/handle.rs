@@ -1,0 +1,597 @@
+//! [`RaftHandle`]: what the rest of the node sees of Raft.
+
+use crate::feed::{ImageFeed, ImageReceiver};
+use crate::io::Connect;
+use crate::log::{LogConfig, LogError, LogStore};
+use crate::network::{Lane, Network, Peers};
+use crate::proposals::{self, Outcome, Queued, Ticket};
+use crate::proto::ReadIndexRequest;
+use crate::service::{self, RaftService};
+use crate::snapshots::SnapshotStore;
+use crate::state_machine::StateMachine;
+use crate::state_store::StateStore;
+use crate::types::{TypeConfig, scope};
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::TransferLeaderRequest;
+use openraft::{BasicNode, ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use strandline_metadata::{Command, Image, Response};
+use strandline_storage::disk::Disk;
+use strandline_storage::worker::WorkerHost;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+#[derive(Clone, Debug)]
+pub struct RaftConfig {
+    pub id: u64,
+    /// Log and snapshots; created when missing.
+    pub dir: PathBuf,
+    pub heartbeat_ms: u64,
+    /// A follower campaigns when it has heard nothing for `election_max_ms` plus a time between these two.
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+    /// A snapshot is taken after this many entries,
+    pub snapshot_entries: u64,
+    /// or when the log's entries have this many bytes.
+    pub snapshot_bytes: u64,
+    /// Entries kept in the log behind a snapshot, for followers that are a little behind.
+    pub keep_entries: u64,
+    pub log: LogConfig,
+    /// For everything random. Differs between nodes and between starts.
+    pub seed: u64,
+}
+
+impl RaftConfig {
+    pub fn new(id: u64, dir: PathBuf, seed: u64) -> Self {
+        RaftConfig {
+            id,
+            dir,
+            heartbeat_ms: 100,
+            election_min_ms: 300,
+            election_max_ms: 600,
+            snapshot_entries: 5000,
+            snapshot_bytes: 64 << 20,
+            keep_entries: 1000,
+            log: LogConfig { salt: seed, ..LogConfig::default() },
+            seed,
+        }
+    }
+}
+
+/// Why Raft cannot start. None is retriable without somebody doing something.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("raft state: {0}")]
+    Io(#[from] io::Error),
+    #[error("raft configuration: {0}")]
+    Config(String),
+    #[error("raft cannot start: {0}")]
+    Raft(String),
+}
+
+/// A proposal that was not answered by the state machine. (A rejection is an answer: `Response::Rejected`.)
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It is in no log and never will be: safe to repeat.
+    #[error("not proposed: {0}")]
+    NotSent(String),
+    /// It may have been applied, or may yet be.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    #[error("only the leader can change the membership (leader: {0:?})")]
+    NotLeader(Option<u64>),
+    #[error("another change is in progress")]
+    InProgress,
+    #[error("{0}")]
+    Refused(String),
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub term: u64,
+    pub leader: Option<u64>,
+    /// This node leads. Act on it only after [`RaftHandle::ensure_linearizable`], which also makes sure that
+    /// everything agreed in earlier terms has been applied here.
+    pub is_leader: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    pub term: u64,
+    pub leader: Option<u64>,
+    pub is_leader: bool,
+    pub last_index: Option<u64>,
+    pub committed: Option<u64>,
+    pub applied: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub purged: Option<u64>,
+    pub log_bytes: u64,
+    /// Raft has stopped for good (storage error); the node must not go on.
+    pub failed: bool,
+}
+
+/// This node's part in Raft. Clones share it; it runs until [`RaftHandle::shutdown`].
+#[derive(Clone)]
+pub struct RaftHandle {
+    inner: Arc<Inner>,
+}
+
+pub struct Inner {
+    pub id: u64,
+    pub raft: Raft<TypeConfig, StateMachine>,
+    pub peers: Arc<Peers>,
+    pub leadership: watch::Receiver<Leadership>,
+    feed: ImageFeed,
+    log: LogStore,
+    config: RaftConfig,
+    queue: mpsc::Sender<Queued>,
+    seeds: AtomicU64,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl RaftHandle {
+    /// Opens log and state and takes part in Raft from then on. The node's peer listener must serve
+    /// [`RaftHandle::service`]. A node that was never initialized nor added waits.
+    pub async fn start(
+        config: RaftConfig,
+        disk: Arc<dyn Disk>,
+        host: Arc<dyn WorkerHost>,
+        state_store: Box<dyn StateStore>,
+        connect: Connect,
+    ) -> Result<RaftHandle, StartError> {
+        let log = LogStore::open(disk.clone(), &*host, &config.dir.join("log"), &config.log)?;
+        let snapshots = SnapshotStore::open(disk, &config.dir.join("snapshots"))?;
+        let feed = ImageFeed::default();
+        let machine = StateMachine::open(state_store, snapshots, &*host, feed.clone())?;
+        let peers = Arc::new(Peers::new(config.id, connect));
+        let options = Arc::new(openraft_config(&config)?);
+        let starting = Raft::new(config.id, options, Network(peers.clone()), log.clone(), machine);
+        let raft = scope(config.seed, starting).await.map_err(|e| StartError::Raft(e.to_string()))?;
+
+        let (queue, incoming) = mpsc::channel(proposals::QUEUE);
+        let (publish, leadership) = watch::channel(leadership_of(&raft));
+        let seeds = AtomicU64::new(config.seed.rotate_left(32));
+        let inner = Inner {
+            id: config.id,
+            raft,
+            peers,
+            leadership,
+            feed,
+            log,
+            config,
+            queue,
+            seeds,
+            tasks: Mutex::default(),
+        };
+        let inner = Arc::new(inner);
+        let tasks = [
+            tokio::spawn(proposals::run(inner.clone(), incoming)),
+            tokio::spawn(watch_leadership(inner.clone(), publish)),
+            tokio::spawn(bound_log(inner.clone())),
+        ];
+        inner.tasks.lock().extend(tasks);
+        Ok(RaftHandle { inner })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// To be mounted on the peer listener.
+    pub fn service(&self) -> RaftService {
+        service::service(self.inner.clone())
+    }
+
+    /// Proposes `command` from any node and answers what the state machine did with it, once this is applied on
+    /// the leader. Proposals of many callers share log entries. Waits for a leader until the deadline.
+    pub async fn propose(&self, command: Command, deadline: Duration) -> Result<Response, ProposeError> {
+        let (commands, batch) = match command {
+            Command::Batch(commands) => (commands, true),
+            command => (vec![command], false),
+        };
+        if commands.is_empty() {
+            return Ok(Response::Batch(Vec::new()));
+        }
+        let count = commands.len() as u32;
+        let encoded = proposals::encode_commands(&commands);
+        if encoded.len() > proposals::MAX_PROPOSAL_BYTES {
+            return Err(ProposeError::NotSent(format!("a proposal of {} bytes", encoded.len())));
+        }
+        match self.inner.enqueue(count, encoded, Instant::now() + deadline, false).await {
+            Outcome::Applied(responses) if batch => Ok(Response::Batch(responses)),
+            Outcome::Applied(mut responses) => Ok(responses.pop().expect("one response for each command")),
+            Outcome::NotProposed(why) => Err(ProposeError::NotSent(why)),
+            Outcome::Unknown(why) => Err(ProposeError::Unknown(why)),
+        }
+    }
+
+    /// The image as it moves. See [`ImageReceiver::changed`].
+    pub fn images(&self) -> ImageReceiver {
+        self.inner.feed.subscribe()
+    }
+
+    /// The newest image.
+    pub fn image(&self) -> Arc<Image> {
+        self.inner.feed.image()
+    }
+
+    /// Leader and its term, as far as known.
+    pub fn leader(&self) -> Option<(u64, u64)> {
+        self.inner.leader()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.inner.is_leader()
+    }
+
+    /// Changes of term, leader and own role.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Waits until this node has applied everything that was committed anywhere when the call was made, and
+    /// answers that image. On a follower it asks the leader.
+    pub async fn ensure_linearizable(&self, deadline: Duration) -> Result<Arc<Image>, ProposeError> {
+        let inner = &self.inner;
+        let reading = async {
+            let mut leadership = inner.leadership.clone();
+            loop {
+                leadership.borrow_and_update();
+                if let Some(index) = inner.read_index().await {
+                    return inner.feed.subscribe().wait_applied(index).await;
+                }
+                let pause = tokio::time::sleep(Duration::from_millis(20));
+                tokio::select! { biased; _ = leadership.changed() => {} () = pause => {} }
+            }
+        };
+        let late = |_| ProposeError::NotSent("no leader confirmed within the deadline".to_owned());
+        tokio::time::timeout(deadline, reading).await.map_err(late)
+    }
+
+    /// Forms the cluster of these voters (id and peer address). To be called with the same list on one or all
+    /// of them; refused once initialized.
+    pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
+        let members: BTreeMap<u64, BasicNode> =
+            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        let initializing = self.inner.raft.initialize(members);
+        initializing.await.map_err(|e| MembershipError::Refused(e.to_string()))
+    }
+
+    /// Whether this node has a vote or a log: it was initialized here or added by others before.
+    pub async fn is_initialized(&self) -> bool {
+        self.inner.raft.is_initialized().await.unwrap_or(true)
+    }
+
+    /// Adds a node that receives everything and has no vote, or changes the address of a member. Leader only.
+    pub async fn add_learner(&self, id: u64, address: String) -> Result<(), MembershipError> {
+        let nodes = BTreeMap::from([(id, BasicNode::new(&address))]);
+        let change = match self.inner.address(id) {
+            Some(known) if known == address => return Ok(()),
+            Some(_) => ChangeMembers::SetNodes(nodes),
+            None => ChangeMembers::AddNodes(nodes),
+        };
+        self.change_membership(change, true).await
+    }
+
+    /// Makes learners voters. Leader only.
+    pub async fn promote(&self, ids: BTreeSet<u64>) -> Result<(), MembershipError> {
+        self.change_membership(ChangeMembers::AddVoterIds(ids), true).await
+    }
+
+    /// Replaces the voters; former ones stay as learners. Leader only.
+    pub async fn change_voters(&self, ids: BTreeSet<u64>) -> Result<(), MembershipError> {
+        self.change_membership(ChangeMembers::ReplaceAllVoters(ids), true).await
+    }
+
+    /// Removes a member altogether. Leader only; a leader that removes itself steps down.
+    pub async fn remove(&self, id: u64) -> Result<(), MembershipError> {
+        let ids = BTreeSet::from([id]);
+        if self.voters().contains_key(&id) {
+            self.change_membership(ChangeMembers::RemoveVoters(ids), false).await
+        } else if self.learners().contains_key(&id) {
+            self.change_membership(ChangeMembers::RemoveNodes(ids), false).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Voters and their addresses, as of the latest membership known here.
+    pub fn voters(&self) -> BTreeMap<u64, String> {
+        self.inner.members(|membership| membership.voter_ids().collect())
+    }
+
+    pub fn learners(&self) -> BTreeMap<u64, String> {
+        self.inner.members(|membership| membership.membership().learner_ids().collect())
+    }
+
+    /// Hands leadership to a voter and waits until this node no longer leads. Leader only.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
+        let inner = &self.inner;
+        if !inner.is_leader() {
+            return Err(MembershipError::NotLeader(inner.leader().map(|(id, _)| id)));
+        }
+        if to == inner.id {
+            return Ok(());
+        }
+        if !self.voters().contains_key(&to) {
+            return Err(MembershipError::Refused(format!("node {to} is not a voter")));
+        }
+        let mut leadership = inner.leadership.clone();
+        let stopped = |e: openraft::errors::Fatal<TypeConfig>| MembershipError::Unknown(e.to_string());
+        inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
+        let patience = Duration::from_millis(inner.config.election_max_ms * 2);
+        let handed_over = leadership.wait_for(|now| !now.is_leader);
+        match tokio::time::timeout(patience, handed_over).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(MembershipError::Unknown(format!("node {to} has not taken over yet"))),
+        }
+    }
+
+    /// Says that the process of node `id` is gone (its connection was reset and a new one refused). If it led, an
+    /// election begins now instead of after the election timeout. Safe if wrong: it costs an election.
+    pub fn peer_lost(&self, id: u64) {
+        let inner = self.inner.clone();
+        let seed = inner.next_seed();
+        let mut tasks = self.inner.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(tokio::spawn(scope(seed, async move { inner.replace_leader(id).await })));
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Metrics {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            is_leader: metrics.state == ServerState::Leader,
+            last_index: metrics.last_log_index,
+            committed: metrics.local_committed.map(|id| id.index),
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            log_bytes: self.inner.log.live_bytes(),
+            failed: metrics.running_state.is_err(),
+        }
+    }
+
+    /// Resolves when Raft has stopped by itself, with the reason: the node must end.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has stopped".to_owned();
+            }
+        }
+    }
+
+    /// Takes a snapshot now; the log is purged after it.
+    pub async fn trigger_snapshot(&self) {
+        // An error means that Raft has stopped, which `failed` tells.
+        let _ = self.inner.raft.trigger().snapshot().await;
+    }
+
+    /// Stops taking part. What was written stays; the workers end with their host.
+    pub async fn shutdown(&self) {
+        let _ = self.inner.raft.shutdown().await;
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    async fn change_membership(
+        &self,
+        change: ChangeMembers<u64, BasicNode>,
+        retain: bool,
+    ) -> Result<(), MembershipError> {
+        match self.inner.raft.change_membership(change, retain).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(MembershipError::Unknown(fatal.to_string())),
+            Err(RaftError::APIError(error)) => Err(match error {
+                ClientWriteError::ForwardToLeader(to) => MembershipError::NotLeader(to.leader_id),
+                ClientWriteError::LogEntryDiscarded(_) => MembershipError::Unknown(error.to_string()),
+                ClientWriteError::ChangeMembershipError(
+                    openraft::errors::ChangeMembershipError::InProgress(_),
+                ) => MembershipError::InProgress,
+                error => MembershipError::Refused(error.to_string()),
+            }),
+        }
+    }
+}
+
+impl Inner {
+    pub fn leader(&self) -> Option<(u64, u64)> {
+        let now = *self.leadership.borrow();
+        Some((now.leader?, now.term))
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leadership.borrow().is_leader
+    }
+
+    pub fn next_seed(&self) -> u64 {
+        self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)
+    }
+
+    pub fn address(&self, id: u64) -> Option<String> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.get_node(&id).map(|node| node.addr.clone())
+    }
+
+    fn members(
+        &self,
+        ids: impl FnOnce(&crate::types::StoredMembership) -> Vec<u64>,
+    ) -> BTreeMap<u64, String> {
+        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
+        let address = |id| membership.get_node(&id).map(|node| (id, node.addr.clone()));
+        ids(&membership).into_iter().filter_map(address).collect()
+    }
+
+    async fn enqueue(&self, count: u32, commands: Bytes, deadline: Instant, forwarded: bool) -> Outcome {
+        let (reply, answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let queued = Queued { commands, count, deadline, forwarded, ticket: ticket.clone(), reply };
+        match tokio::time::timeout_at(deadline, self.queue.send(queued)).await {
+            Err(_) => return Outcome::NotProposed("too many proposals are waiting".to_owned()),
+            Ok(Err(_)) => return Outcome::NotProposed("raft has stopped".to_owned()),
+            Ok(Ok(())) => {}
+        }
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) if ticket.cancel() => Outcome::NotProposed("raft has stopped".to_owned()),
+            Ok(Err(_)) => Outcome::Unknown("raft has stopped".to_owned()),
+            Err(_) if ticket.cancel() => Outcome::NotProposed("no leader within the deadline".to_owned()),
+            Err(_) => Outcome::Unknown("no answer within the deadline".to_owned()),
+        }
+    }
+
+    /// Commands that another node forwarded here, taking this one for the leader.
+    pub async fn propose_forwarded(&self, count: u32, commands: Bytes) -> Outcome {
+        if !self.is_leader() {
+            return Outcome::NotProposed("this node does not lead".to_owned());
+        }
+        if let Err(why) = proposals::check_forwarded(count, &commands) {
+            return Outcome::NotProposed(why);
+        }
+        // Who forwarded has a deadline of its own, and is told what is known when it passes.
+        self.enqueue(count, commands, Instant::now() + Duration::from_secs(10), true).await
+    }
+
+    /// An index that covers everything committed so far, confirmed by a quorum; `None` if nobody confirmed it.
+    async fn read_index(&self) -> Option<u64> {
+        let (leader, _) = self.leader()?;
+        if leader == self.id {
+            return self.read_index_as_leader().await;
+        }
+        let mut client = self.peers.client(leader, &self.address(leader)?, Lane::Urgent);
+        let asking = client.read_index(ReadIndexRequest { to: leader });
+        let reply = tokio::time::timeout(Duration::from_secs(1), asking).await.ok()?.ok()?.into_inner();
+        reply.leader.then_some(reply.index)
+    }
+
+    pub async fn read_index_as_leader(&self) -> Option<u64> {
+        let confirming = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        let confirmed = tokio::time::timeout(Duration::from_secs(1), confirming).await;
+        let (read, _) = confirmed.ok()?.ok()?;
+        Some(read.index())
+    }
+
+    /// Replaces a leader that is known to be gone, without waiting for its lease. The voters left agree on an
+    /// order without talking: the first campaigns at once, the others only stop honouring the lease, and
+    /// campaign in turn if nothing came of it (the first may lack entries).
+    async fn replace_leader(&self, lost: u64) {
+        let (vote, voters): (_, BTreeSet<u64>) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.current_leader != Some(lost) || lost == self.id {
+                return;
+            }
+            (metrics.vote, metrics.membership_config.voter_ids().collect())
+        };
+        let candidates: Vec<u64> = voters.into_iter().filter(|id| *id != lost).collect();
+        let Some(rank) = candidates.iter().position(|id| *id == self.id) else { return };
+        tracing::info!(lost, rank, "the leader is gone: election without its lease");
+        let pause = Duration::from_millis(self.config.heartbeat_ms);
+        for (turn, candidate) in candidates.into_iter().enumerate().take(rank + 1) {
+            if turn > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            if self.raft.server_metrics().borrow_watched().vote != vote {
+                return;
+            }
+            let request = TransferLeaderRequest::new(vote, candidate, None);
+            // A refusal means that a vote has been given meanwhile; then the election goes on without this.
+            let _ = self.raft.handle_transfer_leader(request).await;
+        }
+    }
+}
+
+fn leadership_of(raft: &Raft<TypeConfig, StateMachine>) -> Leadership {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    Leadership {
+        term: metrics.vote.leader_id.term,
+        leader: metrics.current_leader,
+        is_leader: metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id),
+    }
+}
+
+async fn watch_leadership(inner: Arc<Inner>, publish: watch::Sender<Leadership>) {
+    let mut metrics = inner.raft.server_metrics();
+    loop {
+        let now = leadership_of(&inner.raft);
+        publish.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+        if metrics.changed().await.is_err() {
+            // Stopped: nobody leads here any more.
+            publish.send_modify(|known| *known = Leadership { leader: None, is_leader: false, ..*known });
+            return;
+        }
+    }
+}
+
+/// Few entries may be many bytes: snapshots are taken by size, too.
+async fn bound_log(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let (applied, snapshot) = {
+            let metrics = inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.last_applied.map_or(0, |id| id.index), metrics.snapshot.map_or(0, |id| id.index))
+        };
+        let worth_it = applied >= snapshot + inner.config.keep_entries.max(1);
+        if worth_it && inner.log.live_bytes() > inner.config.snapshot_bytes {
+            let _ = inner.raft.trigger().snapshot().await;
+        }
+    }
+}
+
+fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
+    let config = Config {
+        cluster_name: "strandline".to_owned(),
+        heartbeat_interval: config.heartbeat_ms,
+        heartbeat_min_interval: Some(config.heartbeat_ms / 2),
+        election_timeout_min: config.election_min_ms,
+        election_timeout_max: config.election_max_ms,
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 300,
+        replication_lag_threshold: config.snapshot_entries.saturating_mul(2),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        purge_batch_size: 64,
+        api_channel_size: Some(1024),
+        notification_channel_size: Some(1024),
+        state_machine_channel_size: Some(64),
+        enable_pre_vote: Some(true),
+        // A restarted leader that leads on without an election is not Raft.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        backoff: "50ms 100ms 200ms ..500ms".to_owned(),
+        ..Config::default()
+    };
+    config.validate().map_err(|e| StartError::Config(e.to_string()))
+}
