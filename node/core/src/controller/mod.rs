@@ -143,8 +143,14 @@ impl Controller {
     }
 
     /// The stream has ended, for whatever reason. Only the broker's latest stream matters.
-    pub fn stream_closed(&mut self, id: BrokerId, stream: StreamId, image: &Image) -> Vec<Effect> {
-        self.sessions.stream_closed(id, stream, image)
+    pub fn stream_closed(
+        &mut self,
+        id: BrokerId,
+        stream: StreamId,
+        image: &Image,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        self.sessions.stream_closed(id, stream, image, now_ms)
     }
 
     pub fn probed(&mut self, id: BrokerId, outcome: ProbeOutcome, image: &Image, now_ms: u64) -> Vec<Effect> {

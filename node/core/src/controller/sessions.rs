@@ -25,6 +25,8 @@ pub type StreamId = u64;
 
 /// Probes in a row that must fail.
 const FAILED_PROBES: u32 = 2;
+/// A probe of which nothing is heard in that time, not even that it failed, is sent again.
+const PROBE_LOST_MS: u64 = 1_000;
 
 /// What a broker says on its session stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +80,16 @@ struct Session {
 #[derive(Clone, Copy, Debug)]
 struct Probing {
     failed: u32,
-    /// A probe is out, or when the next one is due.
-    next: Option<u64>,
+    /// When the next one is due.
+    next_ms: u64,
+}
+
+impl Probing {
+    fn send(&mut self, broker: &Broker, now_ms: u64) -> Effect {
+        // Sooner if this one is answered, which moves it.
+        self.next_ms = now_ms + PROBE_LOST_MS;
+        Effect::Probe { id: broker.id, endpoint: broker.endpoints.peer.clone() }
+    }
 }
 
 #[derive(Debug)]
@@ -104,11 +114,11 @@ impl Sessions {
         for (&id, broker) in image.brokers.iter().filter(|(_, broker)| !broker.fenced) {
             let (config, comes) = (self.config, self.streams.contains_key(&id));
             self.sessions.entry(id).or_insert_with(|| {
-                let next = Some(now_ms + config.first_probe_after_ms);
+                let next_ms = now_ms + config.first_probe_after_ms;
                 Session {
                     epoch: broker.epoch,
                     last_heard_ms: now_ms,
-                    probing: (!comes).then_some(Probing { failed: 0, next }),
+                    probing: (!comes).then_some(Probing { failed: 0, next_ms }),
                     unheard: true,
                     shutting_down: false,
                 }
@@ -158,7 +168,13 @@ impl Sessions {
         (BeatVerdict::Accepted, effects)
     }
 
-    pub fn stream_closed(&mut self, id: BrokerId, stream: StreamId, image: &Image) -> Vec<Effect> {
+    pub fn stream_closed(
+        &mut self,
+        id: BrokerId,
+        stream: StreamId,
+        image: &Image,
+        now_ms: u64,
+    ) -> Vec<Effect> {
         if self.streams.get(&id) != Some(&stream) {
             return vec![]; // it has opened another one since
         }
@@ -169,8 +185,8 @@ impl Sessions {
         if broker.fenced {
             return vec![];
         }
-        session.probing = Some(Probing { failed: 0, next: None });
-        vec![probe(broker)]
+        let probing = session.probing.insert(Probing { failed: 0, next_ms: now_ms });
+        vec![probing.send(broker, now_ms)]
     }
 
     pub fn probed(
@@ -200,14 +216,13 @@ impl Sessions {
                 probing.failed >= FAILED_PROBES
             }
         };
-        probing.next = Some(now_ms + self.config.probe_interval_ms);
+        probing.next_ms = now_ms + self.config.probe_interval_ms;
         if dead {
             return fence(broker, proposals, now_ms);
         }
         if probing.failed > 0 {
             // The second one at once: a killed process should not cost an interval.
-            probing.next = None;
-            return vec![probe(broker)];
+            return vec![probing.send(broker, now_ms)];
         }
         vec![]
     }
@@ -224,10 +239,9 @@ impl Sessions {
                 continue;
             }
             if let Some(probing) = &mut session.probing
-                && probing.next.is_some_and(|next| now_ms >= next)
+                && now_ms >= probing.next_ms
             {
-                probing.next = None;
-                effects.push(probe(broker));
+                effects.push(probing.send(broker, now_ms));
             }
         }
         effects
@@ -240,10 +254,6 @@ impl Sessions {
     pub fn shutting_down(&self) -> BTreeSet<BrokerId> {
         self.sessions.iter().filter(|(_, session)| session.shutting_down).map(|(&id, _)| id).collect()
     }
-}
-
-fn probe(broker: &Broker) -> Effect {
-    Effect::Probe { id: broker.id, endpoint: broker.endpoints.peer.clone() }
 }
 
 fn fence(broker: &Broker, proposals: &mut Proposals, now_ms: u64) -> Vec<Effect> {

@@ -43,7 +43,8 @@ pub struct FollowerStart {
     /// The epoch in which it was learnt; 0 after a restart.
     pub high_watermark_epoch: LeaderEpoch,
     pub truncations: u64,
-    /// The last request number used for this partition on the stream, so that numbers grow across epochs.
+    /// The last request number used for this partition by this process: numbers grow across epochs, leaders
+    /// and streams, so that an old acknowledgement is told from a new one.
     pub last_number: u64,
 }
 
@@ -353,6 +354,14 @@ impl Follower {
         assert!(end <= self.log_end, "{}: flushed beyond the log end", self.start.tp);
         self.flushed = end;
         matches!(self.step, Step::Asked(_)).then_some(self.flushed)
+    }
+
+    /// Number of the request that waits for its answer.
+    pub fn outstanding(&self) -> Option<u64> {
+        match self.step {
+            Step::Asked(asked) => Some(asked.number),
+            _ => None,
+        }
     }
 
     // ---- views ----

@@ -161,9 +161,11 @@ pub enum ReadCheck {
     OutOfRange { log_start: Offset, log_end: Offset },
 }
 
-/// A follower's numbered request. (The number pairs request and answer and is the stream's business.)
+/// A follower's numbered request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowerFetch {
+    /// Grows with each request of this replica as long as its process lives.
+    pub number: u64,
     pub broker: BrokerId,
     pub broker_epoch: BrokerEpoch,
     pub leader_epoch: LeaderEpoch,
@@ -178,6 +180,8 @@ pub struct FollowerFetch {
 /// Only the follower's flushed end moved; its numbered request stays outstanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowerAck {
+    /// Of the request that is outstanding.
+    pub number: u64,
     pub broker: BrokerId,
     pub broker_epoch: BrokerEpoch,
     pub leader_epoch: LeaderEpoch,
@@ -217,8 +221,9 @@ pub enum Refusal {
     /// The broker epoch is not the one in the leader's image, which may be the one that is behind: retry.
     #[error("the broker epoch is not current")]
     StaleBroker,
-    /// An acknowledgement with no matched fetch before it in this epoch and registration: fetch first.
-    #[error("no fetch in this epoch yet")]
+    /// An acknowledgement with no matched fetch before it in this epoch and registration. Ignore it: the next
+    /// request says as much.
+    #[error("no fetch has matched in this epoch yet")]
     NoFetch,
 }
 
@@ -313,24 +318,35 @@ impl Leader {
             return (divergence, Effects::default());
         }
         let next = fetch.next_offset;
-        let ack = Ack { broker_epoch: fetch.broker_epoch, flushed: fetch.flushed_end.min(next), next };
+        let ack = Ack {
+            broker_epoch: fetch.broker_epoch,
+            matched: fetch.number,
+            flushed: fetch.flushed_end.min(next),
+            next,
+        };
         let effects = self.record(fetch.broker, ack, now_ms);
         (FetchDecision::Send { from: next }, effects)
     }
 
     /// An acknowledgement between two numbered requests.
     ///
-    /// It is as good as a fetch that asks from the follower's log end: a fetch matched in this epoch and
-    /// registration, so its log was a prefix of this one, and since then it can only have appended what this
-    /// leader sent (an answer of another epoch, or to another state of its log, it ignores; damage stops it
-    /// until a report raises the epoch; a restart gives it another broker epoch). So what it has flushed
-    /// since is a prefix of this log too. Without such a fetch the acknowledgement says nothing and is refused.
+    /// It is as good as a fetch that asks from the follower's log end: an earlier fetch (by number) matched in
+    /// this epoch and registration, so its log was a prefix of this one, and since then it can only have
+    /// appended what this leader sent (an answer of another epoch, or to another state of its log, it ignores;
+    /// damage stops it until a report raises the epoch; a restart gives it another broker epoch). So what it has
+    /// flushed since is a prefix of this log too.
+    ///
+    /// Without such a fetch it says nothing and is refused. The number matters: an acknowledgement sent while a
+    /// request was outstanding that turned out to diverge is about what has been truncated since, and may
+    /// arrive, from an older stream, after a later request has matched.
     pub fn follower_ack(&mut self, ack: &FollowerAck, now_ms: u64) -> (Result<(), Refusal>, Effects) {
         if let Err(refusal) = self.admit(ack.broker, ack.broker_epoch, ack.leader_epoch) {
             return (Err(refusal), self.depose_if_over(ack.leader_epoch));
         }
         let recorded = self.followers.get(&ack.broker).and_then(Progress::ack);
-        let Some(fetched) = recorded.filter(|fetched| fetched.broker_epoch == ack.broker_epoch) else {
+        let matched =
+            |fetched: &Ack| fetched.broker_epoch == ack.broker_epoch && fetched.matched <= ack.number;
+        let Some(fetched) = recorded.filter(matched) else {
             return (Err(Refusal::NoFetch), Effects::default());
         };
         // What it has flushed it has appended.
@@ -364,8 +380,9 @@ impl Leader {
         }
         let none = FetchDecision::Diverging { epoch: None, end: self.log_start };
         let Some(last_epoch) = fetch.last_epoch else {
-            // An empty log has nothing that could differ, unless it begins where this one does not reach.
-            return (next > self.log_end).then_some(none);
+            // An empty log has nothing that could differ, unless it begins where this one did not reach when the
+            // epoch began (what was deleted anywhere was visible, and so is here).
+            return (next > self.epoch_start && next != self.log_start).then_some(none);
         };
         match epochs(last_epoch) {
             None => Some(none),

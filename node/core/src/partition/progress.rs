@@ -23,6 +23,8 @@ pub(super) struct Progress {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ack {
     pub broker_epoch: BrokerEpoch,
+    /// Number of the first fetch that matched: from then on its log is a prefix of the leader's.
+    pub matched: u64,
     /// What its disk holds.
     pub flushed: Offset,
     /// N: its log end when it last asked.
@@ -60,7 +62,7 @@ impl Progress {
     pub fn record(&mut self, new: Ack, durability: Durability, log_end: Offset, now_ms: u64) {
         let ack = match self.ack {
             Some(old) if old.broker_epoch == new.broker_epoch => {
-                Ack { flushed: old.flushed.max(new.flushed), next: old.next.max(new.next), ..new }
+                Ack { flushed: old.flushed.max(new.flushed), next: old.next.max(new.next), ..old }
             }
             _ => new,
         };
@@ -119,7 +121,7 @@ mod tests {
     use Durability::Flushed;
 
     fn ack(end: i64) -> Ack {
-        Ack { broker_epoch: BrokerEpoch(1), flushed: Offset(end), next: Offset(end) }
+        Ack { broker_epoch: BrokerEpoch(1), matched: 1, flushed: Offset(end), next: Offset(end) }
     }
 
     fn lag(p: &Progress, log_end: i64, now_ms: u64) -> Option<u64> {

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_core::group::*;
 use strandline_metadata::command::tp;
@@ -29,6 +29,9 @@ pub struct World {
     pub proposals: Vec<Proposal>,
     /// Answers that nobody has looked at yet.
     pub answers: BTreeMap<ReplyId, Answer>,
+    /// Every answer ever given, in order.
+    pub log: Vec<(ReplyId, Answer)>,
+    answered: BTreeSet<ReplyId>,
     next_reply: u64,
     next_member: u64,
 }
@@ -45,6 +48,8 @@ impl World {
             coordinators: Vec::new(),
             proposals: Vec::new(),
             answers: BTreeMap::new(),
+            log: Vec::new(),
+            answered: BTreeSet::new(),
             next_reply: 0,
             next_member: 0,
         };
@@ -71,8 +76,9 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { id, answer } => {
-                    let before = self.answers.insert(id, answer);
-                    assert_eq!(before, None, "a request is answered once");
+                    assert!(self.answered.insert(id), "a request is answered once");
+                    self.log.push((id, answer.clone()));
+                    self.answers.insert(id, answer);
                 }
                 Effect::Propose { id, command } => self.proposals.push(Proposal { from, id, command }),
             }
