@@ -104,16 +104,21 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         let refuse = |error: io::Error| failed("rename", from, error);
+        // In the order in which Linux looks at things.
+        let source = state.look_up_name(from).map_err(refuse)?;
+        let target = state.look_up_name(to).map_err(refuse)?;
         let inode = state.look_up(from).map_err(refuse)?;
-        let (source, target) =
-            (state.look_up_name(from).map_err(refuse)?, state.look_up_name(to).map_err(refuse)?);
-        if source == target {
+        let (from_names, to_names) = (components(from)?, components(to)?);
+        if from_names == to_names {
             return Ok(());
         }
-        let is_dir = state.is_dir(inode);
-        if is_dir && components(to)?.starts_with(&components(from)?) {
+        if to_names.starts_with(&from_names) {
             return Err(refuse(ErrorKind::InvalidInput.into()));
         }
+        if from_names.starts_with(&to_names) {
+            return Err(refuse(ErrorKind::DirectoryNotEmpty.into()));
+        }
+        let is_dir = state.is_dir(inode);
         let replaced = state.names.get(target.0, &target.1);
         if let Some(old) = replaced {
             match (is_dir, state.is_dir(old)) {
