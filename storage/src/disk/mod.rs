@@ -46,6 +46,7 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     /// All or nothing replacement of a small file: temporary file (name + [`TEMPORARY_SUFFIX`]), write, sync,
     /// rename, directory sync. One writer per path at a time.
     fn write_file_atomically(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Makes a directory and the parents that are missing; each is durable once *its* parent is synced.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Names in a directory, sorted.
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
@@ -92,9 +93,10 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// `fdatasync`: data and the length.
     fn sync_data(&self) -> io::Result<()>;
-    /// Advice: these bytes will not be read again soon (page cache may drop clean pages).
+    /// Advice: these bytes will not be read again soon (page cache may drop clean pages). `len` 0: to the end.
     fn advise_dont_need(&self, offset: u64, len: u64);
-    /// Advice: start writing these bytes out (`sync_file_range` or nothing); no durability follows.
+    /// Advice: start writing these bytes out (`sync_file_range` or nothing); no durability follows. `len` 0:
+    /// to the end.
     fn start_write_back(&self, offset: u64, len: u64);
 }
 
