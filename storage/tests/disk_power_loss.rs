@@ -178,6 +178,20 @@ fn operations_on_one_name_survive_in_order_and_on_others_independently() {
 }
 
 #[test]
+fn a_name_given_away_and_taken_again_never_costs_the_first_file() {
+    let mut outcomes = BTreeSet::new();
+    for seed in SEEDS {
+        let (disk, _) = prepared(seed);
+        disk.rename(Path::new("/f"), Path::new("/g")).unwrap();
+        file(&disk, "/f");
+        disk.power_loss();
+        outcomes.insert((read(&disk, "/f").map(|f| f.len()), read(&disk, "/g").map(|g| g.len())));
+    }
+    let whole = Some(3 * 4096);
+    assert_eq!(outcomes, [(whole, None), (None, whole), (Some(0), whole)].into());
+}
+
+#[test]
 fn syncing_a_directory_makes_a_rename_out_of_it_durable_in_both() {
     let (disk, _) = prepared(1);
     for dir in ["/a", "/b"] {
