@@ -130,3 +130,65 @@ impl WorkerHost for ThreadHost {
         })
     }
 }
+
+/// Drives workers on the calling thread, when it is told to: for tests, which decide what happens when.
+#[derive(Default)]
+pub struct ManualHost {
+    workers: parking_lot::Mutex<Vec<(Arc<AtomicBool>, Box<dyn Worker>)>>,
+}
+
+impl std::fmt::Debug for ManualHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ManualHost")
+    }
+}
+
+impl ManualHost {
+    pub fn new() -> Self {
+        ManualHost::default()
+    }
+
+    /// Runs the workers that were woken, in the order in which they came, until none is left. The first error
+    /// ends it, as a real host ends the process.
+    pub fn run_all(&self) -> io::Result<()> {
+        while self.run_one()? {}
+        Ok(())
+    }
+
+    /// Runs the first worker that was woken. `false`: there is none.
+    pub fn run_one(&self) -> io::Result<bool> {
+        let mut workers = self.workers.lock();
+        match workers.iter_mut().find(|(pending, _)| pending.swap(false, Ordering::AcqRel)) {
+            Some((_, worker)) => worker.run().map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Runs only the workers of this name that were woken.
+    pub fn run_named(&self, name: &str) -> io::Result<()> {
+        for (pending, worker) in self.workers.lock().iter_mut() {
+            while worker.name() == name && pending.swap(false, Ordering::AcqRel) {
+                worker.run()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs every worker that has a period, as if it had passed, and then all that were woken.
+    pub fn pass_period(&self) -> io::Result<()> {
+        for (pending, worker) in self.workers.lock().iter_mut() {
+            if worker.period().is_some() {
+                pending.store(true, Ordering::Release);
+            }
+        }
+        self.run_all()
+    }
+}
+
+impl WorkerHost for ManualHost {
+    fn spawn(&self, worker: Box<dyn Worker>) -> Waker {
+        let pending = Arc::new(AtomicBool::new(true));
+        self.workers.lock().push((pending.clone(), worker));
+        Waker::new(move || pending.store(true, Ordering::Release))
+    }
+}

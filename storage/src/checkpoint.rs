@@ -1,0 +1,379 @@
+//! Checkpoints: syncing the segments and writing down what they hold, so that the journal before can be used
+//! again; and the worker that does this and the other work in the background.
+//!
+//! ```text
+//!  1 note the journal's place, then each log (in its lock): record and files with unsynced bytes
+//!  2 sync those files, or the file system if they are many
+//!  3 write the checkpoint file, then its copy
+//!  4 only now: reuse journal files before the place, remove files that the logs dropped before the note
+//! ```
+//!
+//! File layout (`checkpoint`, `checkpoint.copy`), little-endian: magic "SLCHECK1", CRC-32C of the rest (4), postcard of
+//! [`Manifest`]. The copy is there because everything rests on this file; the one with the higher sequence
+//! is read, the other one is enough.
+//!
+//! Invariants: while a checkpoint is the newest durable one, no byte that it lists is changed, no file that it
+//! lists is removed, no journal file from its place on is reused.
+
+use crate::disk::Disk;
+use crate::journal::Place;
+use crate::log::{LogRecord, PartitionLog};
+use crate::segment::{LOGS, ORPHANED, index_name, log_dir, log_dir_name, segment_name};
+use crate::store::{Garbage, Shared};
+use crate::worker::Worker;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_record::{TopicPartition, crc32c};
+
+const FILES: [&str; 2] = ["checkpoint", "checkpoint.copy"];
+const MAGIC: &[u8; 8] = b"SLCHECK1";
+const BYTES_MAX: u64 = 1 << 30;
+/// So many files are synced one by one; more by one sync of the file system.
+const SYNC_ONE_BY_ONE: usize = 8;
+/// The active segment's index is written at a checkpoint when it grew by this: so much is scanned at most when
+/// the log is used after an unclean stop.
+const INDEX_EVERY: u64 = 32 << 20;
+/// When the disk was too full for a checkpoint, it is tried again after this.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// What a checkpoint says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Counts checkpoints.
+    pub sequence: u64,
+    /// Counts opens: journal generations of one are above those of the last.
+    pub incarnation: u32,
+    pub generation: u64,
+    pub first_group: u64,
+    pub next_seq: u64,
+    /// The store was closed after this: there is nothing in the journal.
+    pub clean: bool,
+    /// Directories of deleted logs, to be removed after this.
+    pub removing: Vec<TopicPartition>,
+    pub logs: Vec<LogRecord>,
+}
+
+impl Manifest {
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        Ok([MAGIC.as_slice(), &crc32c(&body).to_le_bytes(), &body].concat())
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Manifest, String> {
+        let body = bytes.strip_prefix(MAGIC).ok_or("not a checkpoint of this version")?;
+        let (crc, body) = body.split_first_chunk::<4>().ok_or("it is cut")?;
+        if crc32c(body) != u32::from_le_bytes(*crc) {
+            return Err("the checksum does not match".to_owned());
+        }
+        let manifest: Manifest = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        match manifest.logs.iter().find(|log| !log.is_sound()) {
+            Some(log) => Err(format!("the record of {} contradicts itself", log.tp)),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// What was found of the checkpoint file and its copy.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub newest: Option<Manifest>,
+    /// Of those that are there and unreadable: name and why.
+    pub unreadable: Vec<(&'static str, String)>,
+}
+
+pub fn read(disk: &dyn Disk, root: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    for name in FILES {
+        let decoded = match disk.read_file(&root.join(name), BYTES_MAX) {
+            Ok(bytes) => Manifest::decode(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        match decoded {
+            Ok(manifest) => {
+                if found.newest.as_ref().is_none_or(|newest| newest.sequence < manifest.sequence) {
+                    found.newest = Some(manifest);
+                }
+            }
+            Err(reason) => found.unreadable.push((name, reason)),
+        }
+    }
+    Ok(found)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Running,
+    /// The last one: nothing is appended any more.
+    Closing,
+}
+
+/// One log as it was noted.
+struct Noted {
+    log: Arc<PartitionLog>,
+    end: strandline_record::Offset,
+    journaled: bool,
+    truncations: u64,
+}
+
+/// Files whose bytes or names must be made durable.
+#[derive(Default)]
+struct Unsynced {
+    files: Vec<(TopicPartition, crate::segment::Segment)>,
+    dirs: Vec<TopicPartition>,
+    all: bool,
+}
+
+/// Takes a checkpoint. `Ok(false)`: the disk is too full; nothing was given up, it is tried again. An error
+/// is fatal.
+pub fn run(shared: &Arc<Shared>, kind: Kind) -> io::Result<bool> {
+    let mut sequence = shared.checkpointing.lock();
+    if shared.is_failed() {
+        return Err(io::Error::other("a sync failed before"));
+    }
+    let done = run_locked(shared, kind, &mut sequence);
+    if done.is_err() {
+        shared.fail();
+    }
+    done
+}
+
+fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Result<bool> {
+    shared.checkpoint_begins();
+    let place = shared.journal.place();
+    let garbage = shared.take_garbage();
+    let mut unsynced = Unsynced::default();
+    let (mut noted, mut records) = (Vec::new(), Vec::new());
+    for log in shared.all_logs() {
+        note(shared, kind, log, &mut noted, &mut records, &mut unsynced);
+    }
+    unsynced.all |= garbage.iter().any(|garbage| matches!(garbage, Garbage::Quarantine { .. }));
+    sync(shared, &unsynced)?;
+
+    let removing = garbage.iter().filter_map(|garbage| match garbage {
+        Garbage::Log { tp } => Some(*tp),
+        _ => None,
+    });
+    let Place { generation, first_group, next_seq } = place;
+    let manifest = Manifest {
+        sequence: *sequence + 1,
+        incarnation: shared.incarnation,
+        generation,
+        first_group,
+        next_seq,
+        clean: kind == Kind::Closing,
+        removing: removing.collect(),
+        logs: records,
+    };
+    let bytes = manifest.encode()?;
+    for name in FILES {
+        match shared.disk.write_file_atomically(&shared.root.join(name), &bytes) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // A temporary file could not be written; what was durable before still is.
+                tracing::warn!(%error, "the disk is too full for a checkpoint");
+                shared.space.found_full();
+                shared.put_back_garbage(garbage);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        // The next one must have a higher sequence even if only one of the two was written.
+        *sequence = manifest.sequence;
+    }
+
+    shared.journal_files.recycle_before(generation);
+    for noted in noted {
+        noted.log.checkpointed(noted.end, noted.journaled, noted.truncations);
+    }
+    for garbage in garbage {
+        remove(shared, garbage);
+    }
+    Ok(true)
+}
+
+fn note(
+    shared: &Shared,
+    kind: Kind,
+    log: Arc<PartitionLog>,
+    noted: &mut Vec<Noted>,
+    records: &mut Vec<LogRecord>,
+    unsynced: &mut Unsynced,
+) {
+    let tp = log.topic_partition();
+    let mut inner = log.lock();
+    let grown = inner.active().map_or(0, |active| active.bytes.saturating_sub(inner.indexed));
+    if kind == Kind::Closing || grown >= INDEX_EVERY {
+        inner.save_index(shared, tp);
+    }
+    let dirty = std::mem::take(&mut inner.dirty);
+    let files = inner.segments.iter().filter(|segment| dirty.contains(&segment.number));
+    unsynced.files.extend(files.map(|segment| (tp, *segment)));
+    if std::mem::take(&mut inner.new_names) {
+        unsynced.dirs.push(tp);
+    }
+    let record = inner.record(tp);
+    let (end, journaled, truncations) = (record.end, record.journaled, inner.truncations);
+    drop(inner);
+    debug_assert!(record.is_sound(), "{record:?}");
+    records.push(record);
+    noted.push(Noted { log, end, journaled, truncations });
+}
+
+fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
+    let count = unsynced.files.len() + unsynced.dirs.len();
+    if unsynced.all || count > SYNC_ONE_BY_ONE {
+        shared.disk.sync_filesystem(&shared.root)?;
+    } else if count > 0 {
+        for (tp, segment) in &unsynced.files {
+            crate::log::open_segment(shared, *tp, segment)?.sync_data()?;
+        }
+        for tp in &unsynced.dirs {
+            shared.disk.sync_dir(&log_dir(&shared.root, *tp))?;
+        }
+        if !unsynced.dirs.is_empty() {
+            shared.disk.sync_dir(&shared.root.join(LOGS))?;
+        }
+    }
+    for (tp, segment) in unsynced.files.iter().filter(|(_, segment)| segment.closed) {
+        // Written out and complete: whoever reads it again reads it from the disk.
+        if let Ok(file) = crate::log::open_segment(shared, *tp, segment) {
+            file.advise_dont_need(0, segment.bytes);
+        }
+    }
+    Ok(())
+}
+
+/// Makes what a log appended so far durable (`flush=interval`).
+pub fn sync_log(shared: &Shared, log: &PartitionLog) -> io::Result<()> {
+    // Not while a checkpoint might believe that another sync has covered it already.
+    let _sequence = shared.checkpointing.lock();
+    let tp = log.topic_partition();
+    let mut unsynced = Unsynced::default();
+    {
+        let mut inner = log.lock();
+        let dirty = std::mem::take(&mut inner.dirty);
+        let files = inner.segments.iter().filter(|segment| dirty.contains(&segment.number));
+        unsynced.files.extend(files.map(|segment| (tp, *segment)));
+        if std::mem::take(&mut inner.new_names) {
+            unsynced.dirs.push(tp);
+        }
+    }
+    sync(shared, &unsynced)
+}
+
+/// Removes what no durable checkpoint lists. What cannot be removed is found again at the next start.
+fn remove(shared: &Shared, garbage: Garbage) {
+    let removed = match garbage {
+        Garbage::Segment { tp, base, number } => {
+            let dir = log_dir(&shared.root, tp);
+            let index = shared.disk.remove_file(&dir.join(index_name(base, number)));
+            let log = shared.disk.remove_file(&dir.join(segment_name(base, number)));
+            ignore_missing(index).and(ignore_missing(log))
+        }
+        Garbage::Log { tp } => {
+            shared.if_absent(tp, || ignore_missing(shared.disk.remove_dir_all(&log_dir(&shared.root, tp))))
+        }
+        Garbage::Quarantine { tp } => shared.if_absent(tp, || quarantine(shared, &log_dir_name(tp))),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(%error, "cannot remove files of a log");
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Moves a directory from the logs to the orphans.
+pub fn quarantine(shared: &Shared, name: &str) -> io::Result<()> {
+    let from = shared.root.join(LOGS).join(name);
+    if !shared.disk.exists(&from)? {
+        return Ok(());
+    }
+    let orphaned = shared.root.join(ORPHANED);
+    shared.disk.create_dir_all(&orphaned)?;
+    let mut n = 0u32;
+    let to = loop {
+        let to = orphaned.join(format!("{name}.{n}"));
+        if !shared.disk.exists(&to)? {
+            break to;
+        }
+        n += 1;
+    };
+    shared.disk.rename(&from, &to)?;
+    shared.disk.sync_dir(&orphaned)?;
+    shared.disk.sync_dir(&shared.root.join(LOGS))?;
+    shared.disk.sync_dir(&shared.root)
+}
+
+/// Does what may take long, beside the journal.
+#[derive(Debug)]
+pub struct CheckpointWorker {
+    shared: Arc<Shared>,
+    retry: bool,
+    /// Logs with `flush=interval`, and the shortest of their intervals.
+    intervals: Vec<Arc<PartitionLog>>,
+    interval: Option<Duration>,
+}
+
+impl CheckpointWorker {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        CheckpointWorker { shared, retry: false, intervals: Vec::new(), interval: None }
+    }
+
+    fn work(&mut self) -> io::Result<()> {
+        let requests = self.shared.take_requests();
+        if requests.write_back {
+            for log in self.shared.all_logs() {
+                log.start_write_back();
+            }
+        }
+        if requests.checkpoint || self.retry {
+            self.retry = !run(&self.shared, Kind::Running)?;
+        }
+        if requests.prepare {
+            match self.shared.journal_files.prepare_one(&*self.shared.disk) {
+                Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+                _ => {}
+            }
+        }
+        if requests.intervals {
+            (self.intervals, self.interval) = self.shared.interval_logs();
+        }
+        for log in &self.intervals {
+            sync_log(&self.shared, log)?;
+        }
+        Ok(())
+    }
+}
+
+impl Worker for CheckpointWorker {
+    fn name(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        if self.shared.is_stopped() {
+            self.intervals.clear();
+            self.interval = None;
+            return Ok(());
+        }
+        let done = self.work();
+        if done.is_err() {
+            self.shared.fail();
+        }
+        done
+    }
+
+    fn period(&self) -> Option<Duration> {
+        self.retry.then_some(FULL_RETRY).into_iter().chain(self.interval).min()
+    }
+}

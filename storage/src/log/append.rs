@@ -1,0 +1,217 @@
+//! Appending: checks outside the lock, one copy of the bytes, one write, one entry for the journal.
+
+use super::{Inner, PartitionLog, Trouble};
+use crate::cache;
+use crate::error::AppendError;
+use crate::journal::Op;
+use bytes::Bytes;
+use std::sync::Arc;
+use strandline_record::{
+    BatchError, BatchHeader, BatchIter, BatchLimits, LeaderEpoch, Offset, TimestampType,
+    stamp_log_append_time, validate_batch, write_base_offset, write_leader_epoch,
+};
+
+/// Largest batch that is taken from a leader: what the format can say.
+const FOLLOWER_BATCH_MAX: usize = i32::MAX as usize;
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: Offset,
+    /// Offset of the last record, inclusive.
+    pub last_offset: Offset,
+    /// Set with `message.timestamp.type=LogAppendTime`, ms since the Unix epoch.
+    pub log_append_time: Option<i64>,
+}
+
+fn rejected(error: BatchError) -> AppendError {
+    match error {
+        BatchError::TooLarge { size, max } => AppendError::TooLarge { size, max },
+        BatchError::BadChecksum { .. }
+        | BatchError::Truncated { .. }
+        | BatchError::TrailingBytes { .. }
+        | BatchError::InvalidLength { .. } => AppendError::Corrupt(error),
+        other => AppendError::Invalid(other.to_string()),
+    }
+}
+
+/// Checks every batch of `bytes`, which must be whole batches and nothing else.
+fn validate(bytes: &[u8], limits: BatchLimits) -> Result<Vec<BatchHeader>, AppendError> {
+    let mut headers = Vec::with_capacity(1);
+    for batch in BatchIter::new(bytes) {
+        let (header, batch) = match batch {
+            // Says what is wrong even when the rest of an oversized batch is missing.
+            Err(BatchError::Truncated { needed, .. }) if needed > limits.max_batch_bytes => {
+                return Err(AppendError::TooLarge { size: needed, max: limits.max_batch_bytes });
+            }
+            batch => batch.map_err(rejected)?,
+        };
+        validate_batch(batch, limits).map_err(rejected)?;
+        headers.push(header);
+    }
+    if headers.is_empty() {
+        return Err(AppendError::Invalid("no batch".to_owned()));
+    }
+    Ok(headers)
+}
+
+impl PartitionLog {
+    /// Appends one or more producer batches as the leader of `epoch`. Validates them, gives them offsets
+    /// and the epoch, and keeps the resulting bytes for readers at the tail. One that is a duplicate or out
+    /// of order refuses them all. Durable once the flushed end passes the last offset.
+    ///
+    /// # Panics
+    /// If `epoch` is older than the last batch's: the caller leads in an epoch that follows it.
+    pub fn append_as_leader(
+        self: &Arc<Self>,
+        batches: &Bytes,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let (max_message_bytes, timestamp_type) = {
+            let inner = self.lock();
+            inner.usable()?;
+            (inner.config.max_message_bytes, inner.config.message_timestamp_type)
+        };
+        self.shared.admit(batches.len())?;
+        let mut headers = validate(batches, BatchLimits::producer(max_message_bytes))?;
+        let mut bytes = batches.to_vec();
+        let log_append_time = (timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
+        let mut at = 0;
+        for header in &headers {
+            let batch = &mut bytes[at..at + header.size_in_bytes()];
+            write_leader_epoch(batch, epoch);
+            if let Some(now_ms) = log_append_time {
+                stamp_log_append_time(batch, now_ms);
+            }
+            at += header.size_in_bytes();
+        }
+
+        let mut inner = self.lock();
+        inner.usable()?;
+        assert!(inner.epochs.last().is_none_or(|last| last <= epoch), "a leader's epoch follows the log's");
+        let base_offset = inner.end;
+        let mut next = base_offset;
+        at = 0;
+        for header in &mut headers {
+            let batch = &mut bytes[at..];
+            write_base_offset(batch, next);
+            at += header.size_in_bytes();
+            *header = BatchHeader::parse(batch).map_err(rejected)?;
+            next = header.next_offset();
+        }
+        if headers.iter().any(|header| header.producer().is_some()) {
+            let checked = inner.load(&self.shared, self.tp).map(|loaded| loaded.producers.check(&headers));
+            checked.map_err(|trouble| self.append_trouble(&mut inner, trouble))??;
+        }
+        let bytes = Bytes::from(bytes);
+        self.write_batches(&mut inner, &bytes, &headers, now_ms, true)?;
+        drop(inner);
+        self.after_append();
+        Ok(Appended { base_offset, last_offset: next.plus(-1), log_append_time })
+    }
+
+    /// Appends a leader's batches as they are: contiguous to the log end, intact, epochs not decreasing. A log
+    /// that is empty may begin inside the first batch (its leader's log start lies there).
+    pub fn append_as_follower(
+        self: &Arc<Self>,
+        batches: &Bytes,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.shared.admit(batches.len())?;
+        let headers = validate(batches, BatchLimits::log(FOLLOWER_BATCH_MAX))?;
+        let mut inner = self.lock();
+        inner.usable()?;
+        inner.check_continues(&headers)?;
+        // Not kept in memory: a follower is hardly ever read from, and the slices would keep alive the
+        // whole message that they came in.
+        self.write_batches(&mut inner, batches, &headers, now_ms, false)?;
+        drop(inner);
+        self.after_append();
+        Ok(Appended {
+            base_offset: headers[0].base_offset(),
+            last_offset: headers[headers.len() - 1].last_offset(),
+            log_append_time: None,
+        })
+    }
+
+    fn write_batches(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        bytes: &Bytes,
+        headers: &[BatchHeader],
+        now_ms: i64,
+        keep: bool,
+    ) -> Result<(), AppendError> {
+        let written = inner.write(&self.shared, self.tp, bytes, headers, now_ms, None);
+        written.map_err(|trouble| self.append_trouble(inner, trouble))?;
+        if keep {
+            let mut at = 0;
+            for header in headers {
+                let batch = bytes.slice(at..at + header.size_in_bytes());
+                at += header.size_in_bytes();
+                let log = Arc::downgrade(self);
+                inner.cache.push(&self.shared.cache, log, header.base_offset(), header.next_offset(), batch);
+            }
+        } else {
+            inner.cache.clear(&self.shared.cache);
+        }
+        if inner.journaled {
+            let number = inner.active().expect("it was just written to").number;
+            let (base, end) = (headers[0].base_offset(), inner.end);
+            self.journal(inner, Op::Append { base, end, number, bytes: bytes.clone() });
+        } else {
+            inner.flushed = inner.end;
+        }
+        Ok(())
+    }
+
+    /// Notes what went wrong and says it to the appender.
+    fn append_trouble(self: &Arc<Self>, inner: &mut Inner, trouble: Trouble) -> AppendError {
+        match trouble {
+            Trouble::Full => {
+                self.shared.space.found_full();
+                AppendError::StorageFull
+            }
+            Trouble::Damaged(from) => {
+                self.note_damage(inner, from);
+                AppendError::Damaged { from }
+            }
+            Trouble::Io(error) => {
+                tracing::error!(log = %self.tp, %error, "writing failed, the log takes no more appends");
+                inner.fail(&error);
+                AppendError::Failed(error.to_string())
+            }
+        }
+    }
+
+    fn after_append(&self) {
+        self.shared.journal.wake();
+        cache::settle(&self.shared.cache);
+    }
+}
+
+impl Inner {
+    /// Whether batches from a leader or from the journal continue this log.
+    pub(crate) fn check_continues(&self, headers: &[BatchHeader]) -> Result<(), AppendError> {
+        let (mut next, mut epoch) = (self.end, self.epochs.last());
+        for (at, header) in headers.iter().enumerate() {
+            let base = header.base_offset();
+            let begins_inside =
+                at == 0 && self.start == self.end && base < next && header.next_offset() > next;
+            if base != next && !begins_inside {
+                return Err(AppendError::NotContiguous { expected: next, found: base });
+            }
+            if header.leader_epoch() < LeaderEpoch(0)
+                || epoch.is_some_and(|last| last > header.leader_epoch())
+            {
+                let reason =
+                    format!("leader epoch {} at offset {base} follows {epoch:?}", header.leader_epoch());
+                return Err(AppendError::Invalid(reason));
+            }
+            (next, epoch) = (header.next_offset(), Some(header.leader_epoch()));
+        }
+        Ok(())
+    }
+}

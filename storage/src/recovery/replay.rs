@@ -1,0 +1,533 @@
+//! From the checkpoint and the journal to the logs.
+
+use super::{DamagedLog, RecoveryReport};
+use crate::checkpoint::Manifest;
+use crate::config::LogConfig;
+use crate::index;
+use crate::journal::reader::{JournalScan, ReadEntry};
+use crate::journal::{Entry, Op};
+use crate::log::{Inner, LogRecord, PartitionLog, Trouble, open_segment};
+use crate::segment::{
+    LOGS, Scanner, Segment, index_name, log_dir, log_dir_name, parse_log_dir, parse_segment_name,
+    segment_name,
+};
+use crate::store::{Garbage, Shared};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use strandline_record::{BatchHeader, BatchIter, Offset, TopicPartition};
+
+/// What lies in one log's directory.
+#[derive(Default)]
+struct Files {
+    /// Number → base offset and length.
+    segments: BTreeMap<u32, (Offset, u64)>,
+    indexes: BTreeMap<u32, Offset>,
+}
+
+/// A log on its way back.
+struct Recovering {
+    log: Arc<PartitionLog>,
+    files: Files,
+    /// Its files may hold batches that neither checkpoint nor journal know; they count as far as they are
+    /// intact (`flush=interval`, `flush=os`).
+    adopts: bool,
+    /// Its entries do not continue what was applied, or its bytes are damaged: appends cannot be applied.
+    broken: bool,
+    /// A group was lost, and it is not known whether this log was in it.
+    uncertain: bool,
+}
+
+struct Replay<'a> {
+    shared: &'a Arc<Shared>,
+    now_ms: i64,
+    logs: BTreeMap<TopicPartition, Recovering>,
+    /// Directories that belong to no log so far.
+    dirs: BTreeMap<TopicPartition, Files>,
+    /// Of the checkpoint: entries below are in it.
+    checkpointed_seq: u64,
+    highest_seq: u64,
+    group_lost: bool,
+    report: RecoveryReport,
+}
+
+/// Brings the logs of `shared` back.
+pub fn run(
+    shared: &Arc<Shared>,
+    manifest: Manifest,
+    scan: &JournalScan,
+    groups: Range<u64>,
+    now_ms: i64,
+) -> io::Result<RecoveryReport> {
+    let mut replay = Replay {
+        shared,
+        now_ms,
+        logs: BTreeMap::new(),
+        dirs: BTreeMap::new(),
+        checkpointed_seq: manifest.next_seq,
+        highest_seq: manifest.next_seq,
+        group_lost: false,
+        report: RecoveryReport { clean: manifest.clean, ..Default::default() },
+    };
+    replay.run(manifest, scan, groups)?;
+    shared.journal.go_on_at(replay.highest_seq.saturating_add(1));
+    Ok(replay.report)
+}
+
+fn lower(mark: &mut Option<Offset>, from: Offset) {
+    *mark = Some(mark.map_or(from, |known| known.min(from)));
+}
+
+impl Replay<'_> {
+    fn run(&mut self, manifest: Manifest, scan: &JournalScan, groups: Range<u64>) -> io::Result<()> {
+        let removing: BTreeSet<TopicPartition> = manifest.removing.into_iter().collect();
+        let mut unknown = self.list_dirs()?;
+        for record in manifest.logs {
+            let files = self.dirs.remove(&record.tp).unwrap_or_default();
+            self.restore(record, files)?;
+        }
+        for (number, missing) in scan.found(groups.clone()) {
+            if missing > 0 {
+                self.lose_groups(missing);
+            }
+            match scan.read(number)? {
+                Some(entries) if number + 1 == groups.end && entries.iter().any(|entry| !entry.intact) => {
+                    self.report.torn_tail = true;
+                }
+                Some(entries) => {
+                    self.report.damaged_groups += u64::from(entries.iter().any(|entry| !entry.intact));
+                    for entry in entries {
+                        self.highest_seq = self.highest_seq.max(entry.entry.seq);
+                        self.replay(entry)?;
+                    }
+                }
+                None => self.lose_groups(1),
+            }
+        }
+        for (tp, mut log) in std::mem::take(&mut self.logs) {
+            self.finish(tp, &mut log)?;
+            if let Some(from) = log.log.damaged() {
+                self.report.damaged.push(DamagedLog { tp, from });
+            }
+            self.shared.insert(log.log);
+        }
+        for (tp, files) in &self.dirs {
+            if removing.contains(tp) {
+                // Its removal was decided durably, and interrupted.
+                self.shared.discard(Garbage::Log { tp: *tp });
+            } else if !files.segments.is_empty() {
+                unknown.insert(log_dir_name(*tp));
+            }
+        }
+        self.report.unknown = unknown.iter().cloned().collect();
+        self.shared.set_unknown(unknown);
+        Ok(())
+    }
+
+    fn lose_groups(&mut self, groups: u64) {
+        tracing::error!(groups, "groups of the journal are damaged");
+        self.report.damaged_groups += groups;
+        self.group_lost = true;
+        self.logs.values_mut().for_each(|log| log.uncertain = true);
+    }
+
+    /// Reads the directories of the logs. Returns the names that are none.
+    fn list_dirs(&mut self) -> io::Result<BTreeSet<String>> {
+        let mut unknown = BTreeSet::new();
+        for entry in self.shared.disk.read_dir(&self.shared.root.join(LOGS))? {
+            let Some(tp) = parse_log_dir(&entry.name).filter(|_| entry.is_dir) else {
+                unknown.insert(entry.name);
+                continue;
+            };
+            let mut files = Files::default();
+            for file in self.shared.disk.read_dir(&entry.path)? {
+                let Some((base, number)) = parse_segment_name(&file.name) else { continue };
+                if file.name.ends_with(".log") {
+                    files.segments.insert(number, (base, file.len));
+                } else {
+                    files.indexes.insert(number, base);
+                }
+            }
+            self.dirs.insert(tp, files);
+        }
+        Ok(unknown)
+    }
+
+    /// Takes over what the checkpoint says of a log, and looks whether its files are there.
+    fn restore(&mut self, record: LogRecord, mut files: Files) -> io::Result<()> {
+        let (tp, adopts, next_number) = (record.tp, !record.journaled, record.next_number);
+        let segments = record.segments.clone();
+        let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
+        let mut broken = false;
+        for segment in &segments {
+            if let Some(from) = self.lost(tp, segment, &files)? {
+                let mut inner = log.lock();
+                let from = from.max(inner.start);
+                tracing::error!(log = %tp, %from, "a segment is damaged below the checkpoint");
+                lower(&mut inner.damaged, from);
+                broken = true;
+                break;
+            }
+        }
+        // What the checkpoint does not know is dropped here, or looked at when its turn comes.
+        let listed: BTreeSet<u32> = segments.iter().map(|segment| segment.number).collect();
+        let keep = |number: u32| listed.contains(&number) || adopts && number >= next_number;
+        let stray: Vec<u32> = files.segments.keys().copied().filter(|number| !keep(*number)).collect();
+        for number in stray {
+            if let Some((base, _)) = files.segments.remove(&number) {
+                self.remove(tp, &segment_name(base, number))?;
+            }
+        }
+        let active = segments.last().filter(|last| !last.closed);
+        for (number, base) in std::mem::take(&mut files.indexes) {
+            // One that goes beyond the checkpoint might be of bytes that are not there any more.
+            let path = log_dir(&self.shared.root, tp).join(index_name(base, number));
+            let good = match active.filter(|active| active.number == number) {
+                Some(active) => index::read(&*self.shared.disk, &path, active).is_some(),
+                None => listed.contains(&number),
+            };
+            if !good {
+                self.remove(tp, &index_name(base, number))?;
+            }
+        }
+        if let (false, Some(active)) = (adopts, active) {
+            self.cut_file(tp, active, &mut files)?;
+        }
+        self.logs.insert(tp, Recovering { log, files, adopts, broken, uncertain: false });
+        Ok(())
+    }
+
+    fn remove(&self, tp: TopicPartition, name: &str) -> io::Result<()> {
+        match self.shared.disk.remove_file(&log_dir(&self.shared.root, tp).join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Where a segment of the checkpoint is missing or short, if it is.
+    fn lost(&self, tp: TopicPartition, segment: &Segment, files: &Files) -> io::Result<Option<Offset>> {
+        match files.segments.get(&segment.number) {
+            Some((base, len)) if *base == segment.base && *len >= segment.bytes => Ok(None),
+            Some((base, _)) if *base == segment.base => {
+                let file = open_segment(self.shared, tp, segment)?;
+                let mut end = segment.base;
+                let mut scanner = Scanner::new(&*file, 0, segment.bytes, end, true);
+                while let Some(Ok((_, header))) = scanner.next_batch()? {
+                    end = header.next_offset();
+                }
+                Ok(Some(end.min(segment.end)))
+            }
+            _ => Ok(Some(segment.base)),
+        }
+    }
+
+    /// Removes what a file holds beyond the segment.
+    fn cut_file(&self, tp: TopicPartition, segment: &Segment, files: &mut Files) -> io::Result<()> {
+        if let Some((_, len)) = files.segments.get_mut(&segment.number)
+            && *len > segment.bytes
+        {
+            open_segment(self.shared, tp, segment)?.set_len(segment.bytes)?;
+            *len = segment.bytes;
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, read: ReadEntry) -> io::Result<()> {
+        let ReadEntry { entry, intact } = read;
+        let tp = entry.tp;
+        let applied = self.logs.get(&tp).map(|log| log.log.lock().applied_seq);
+        let known = match applied {
+            Some(applied) => entry.seq <= applied,
+            // The checkpoint does not list it: created and deleted before.
+            None => entry.seq < self.checkpointed_seq,
+        };
+        if known {
+            return Ok(());
+        }
+        match (&entry.op, applied) {
+            (Op::Create { start, next_number }, _) => self.create(tp, entry.seq, *start, *next_number)?,
+            (Op::Delete, Some(_)) => self.delete(tp),
+            (Op::Delete, None) => return Ok(()),
+            (_, None) if !self.group_lost => {
+                // The rest of a log whose deletion the checkpoint has seen and whose earlier entries it hides.
+                return Ok(());
+            }
+            (_, None) => {
+                // Its creation was lost: nothing is known of it but that it is not whole.
+                self.create(tp, entry.seq, Offset::ZERO, 1)?;
+                if let Some(log) = self.logs.get_mut(&tp) {
+                    log.broken = true;
+                }
+            }
+            (_, Some(_)) => {
+                let mut log = self.logs.remove(&tp).expect("it was just seen");
+                let applied = self.apply(tp, &mut log, &entry, intact);
+                self.logs.insert(tp, log);
+                applied?;
+            }
+        }
+        self.report.replayed += 1;
+        Ok(())
+    }
+
+    fn create(&mut self, tp: TopicPartition, seq: u64, start: Offset, next_number: u32) -> io::Result<()> {
+        // There is one if its deletion was in a group that was lost.
+        self.delete(tp);
+        let files = self.dirs.remove(&tp).unwrap_or_default();
+        for (number, (base, _)) in files.segments {
+            // Of an earlier log of that name, or written anew from the journal.
+            self.remove(tp, &segment_name(base, number))?;
+        }
+        for (number, base) in files.indexes {
+            self.remove(tp, &index_name(base, number))?;
+        }
+        let record = LogRecord {
+            tp,
+            applied_seq: seq,
+            start,
+            end: start,
+            next_number,
+            segments: Vec::new(),
+            epochs: Default::default(),
+            damaged: None,
+            journaled: true,
+        };
+        let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
+        let new = Recovering { log, files: Files::default(), adopts: false, broken: false, uncertain: false };
+        self.logs.insert(tp, new);
+        Ok(())
+    }
+
+    fn delete(&mut self, tp: TopicPartition) {
+        let Some(log) = self.logs.remove(&tp) else { return };
+        let mut inner = log.log.lock();
+        let start = inner.start;
+        inner.reset(self.shared, tp, start);
+        drop(inner);
+        for (number, (base, _)) in log.files.segments {
+            self.shared.discard(Garbage::Segment { tp, base, number });
+        }
+        self.shared.discard(Garbage::Log { tp });
+    }
+
+    /// Applies an entry behind the newest one that was applied.
+    fn apply(
+        &mut self,
+        tp: TopicPartition,
+        log: &mut Recovering,
+        entry: &Entry,
+        intact: bool,
+    ) -> io::Result<()> {
+        log.broken |= entry.prev != log.log.lock().applied_seq || !intact;
+        log.uncertain = false;
+        let shared = self.shared;
+        match &entry.op {
+            Op::Append { number, end, .. } => self.adopt(tp, log, *number, Some(*end))?,
+            Op::AdvanceStart { start, next_number } => {
+                self.adopt(tp, log, next_number.saturating_sub(1), Some(*start))?;
+            }
+            Op::Reset { next_number, .. }
+            | Op::Truncate { next_number, .. }
+            | Op::Repair { next_number, .. } => {
+                self.adopt(tp, log, *next_number, None)?;
+            }
+            Op::Create { .. } | Op::Delete | Op::Damage { .. } => {}
+        }
+        let owner = log.log.clone();
+        let inner = &mut *owner.lock();
+        inner.applied_seq = entry.seq;
+        let done = match &entry.op {
+            // Everything before it is gone anyway, damaged or not.
+            Op::Reset { start, next_number } => {
+                inner.reset(shared, tp, *start);
+                inner.next_number = inner.next_number.max(*next_number);
+                log.broken = false;
+                Ok(())
+            }
+            Op::Damage { from } => {
+                lower(&mut inner.damaged, *from);
+                Ok(())
+            }
+            _ if log.broken => Ok(()),
+            Op::Append { number, bytes, .. } => self.append(inner, tp, log.adopts, *number, bytes),
+            Op::Truncate { end, next_number } | Op::Repair { end, next_number } => {
+                let end = (*end).max(inner.start);
+                let repair = matches!(entry.op, Op::Repair { .. });
+                let cut = match repair {
+                    true => inner.mend(shared, tp, end).map(|_| ()),
+                    false if end < inner.end => inner.cut(shared, tp, end).map(|_| ()),
+                    false => Ok(()),
+                };
+                inner.next_number = inner.next_number.max(*next_number);
+                cut
+            }
+            Op::AdvanceStart { start, .. } => {
+                if inner.start < *start && *start <= inner.end {
+                    inner.advance_start(shared, tp, *start);
+                } else if *start > inner.end && log.adopts {
+                    // The records up to there were not synced, and they were not to be kept.
+                    inner.reset(shared, tp, *start);
+                } else if *start > inner.end {
+                    log.broken = true;
+                }
+                Ok(())
+            }
+            Op::Create { .. } | Op::Delete => Ok(()),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Trouble::Damaged(from)) => {
+                let from = from.max(inner.start).min(inner.end);
+                lower(&mut inner.damaged, from);
+                log.broken = true;
+                Ok(())
+            }
+            Err(Trouble::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Err(Trouble::Io(error)) => Err(error),
+        }
+    }
+
+    fn append(
+        &self,
+        inner: &mut Inner,
+        tp: TopicPartition,
+        adopts: bool,
+        number: u32,
+        bytes: &Bytes,
+    ) -> Result<(), Trouble> {
+        let mut headers: Vec<BatchHeader> = Vec::with_capacity(1);
+        let mut skip = 0;
+        for batch in BatchIter::new(bytes) {
+            let Ok((header, batch)) = batch else { return Err(Trouble::Damaged(inner.end)) };
+            if adopts && header.next_offset() <= inner.end {
+                // The segment has it.
+                skip += batch.len();
+            } else {
+                headers.push(header);
+            }
+        }
+        if headers.is_empty() && skip > 0 {
+            return Ok(());
+        }
+        let stale = inner.active().is_none_or(|active| active.number != number) && inner.next_number > number;
+        if headers.is_empty() || stale || inner.check_continues(&headers).is_err() {
+            return Err(Trouble::Damaged(inner.end));
+        }
+        inner.write(self.shared, tp, &bytes.slice(skip..), &headers, self.now_ms, Some(number))
+    }
+
+    /// Takes in what lies in the files beyond the checkpoint: all of those below `number`, and that one until the
+    /// log ends at `until`. Each file continues those before it; where it begins below their end, they
+    /// were truncated.
+    fn adopt(
+        &self,
+        tp: TopicPartition,
+        log: &mut Recovering,
+        number: u32,
+        until: Option<Offset>,
+    ) -> io::Result<()> {
+        if !log.adopts || log.broken {
+            return Ok(());
+        }
+        let owner = log.log.clone();
+        let inner = &mut *owner.lock();
+        loop {
+            if let Some(active) = inner.active().copied() {
+                let until = (active.number == number).then_some(until).flatten();
+                if active.number < number || until.is_some() {
+                    let whole = self.adopt_batches(
+                        tp,
+                        inner,
+                        &active,
+                        log.files.segments.get(&active.number),
+                        until,
+                    )?;
+                    if !whole {
+                        return Ok(());
+                    }
+                }
+            }
+            let next = inner.next_number;
+            if next > number || next == number && until.is_none() {
+                return Ok(());
+            }
+            match log.files.segments.get(&next) {
+                // Its first write failed.
+                Some((_, 0)) => inner.next_number = next + 1,
+                Some((base, _)) if inner.start <= *base && *base <= inner.end => {
+                    if *base < inner.end {
+                        match inner.cut(self.shared, tp, *base) {
+                            Ok(end) if end == *base => {}
+                            Ok(_) => return Ok(()),
+                            Err(Trouble::Damaged(from)) => {
+                                lower(&mut inner.damaged, from);
+                                log.broken = true;
+                                return Ok(());
+                            }
+                            Err(Trouble::Full) => return Err(io::ErrorKind::StorageFull.into()),
+                            Err(Trouble::Io(error)) => return Err(error),
+                        }
+                    }
+                    inner.close_active(self.shared, tp);
+                    inner.segments.push_back(Segment::new(*base, next, self.now_ms));
+                    inner.next_number = next + 1;
+                    inner.new_names = true;
+                    inner.dir_exists = true;
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether the file was taken in to its end.
+    fn adopt_batches(
+        &self,
+        tp: TopicPartition,
+        inner: &mut Inner,
+        active: &Segment,
+        file: Option<&(Offset, u64)>,
+        until: Option<Offset>,
+    ) -> io::Result<bool> {
+        let Some((_, len)) = file.filter(|(_, len)| *len > active.bytes) else { return Ok(true) };
+        let file = open_segment(self.shared, tp, active)?;
+        let mut scanner = Scanner::new(&*file, active.bytes, *len, inner.end, true);
+        while until.is_none_or(|until| inner.end < until) {
+            match scanner.next_batch()? {
+                Some(Ok((_, header))) if inner.check_continues(&[header]).is_ok() => {
+                    inner.take_in(&header, self.now_ms)
+                }
+                None => return Ok(true),
+                // Torn by the crash.
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+
+    fn finish(&mut self, tp: TopicPartition, log: &mut Recovering) -> io::Result<()> {
+        self.adopt(tp, log, u32::MAX, None)?;
+        let owner = log.log.clone();
+        let inner = &mut *owner.lock();
+        if inner.segments.back().is_some_and(|last| last.bytes == 0) {
+            inner.close_active(self.shared, tp);
+        }
+        if log.broken || log.uncertain {
+            let end = inner.end;
+            lower(&mut inner.damaged, end);
+            tracing::error!(log = %tp, from = %inner.damaged.unwrap_or(end), "the log may miss records: it is to be repaired");
+        } else if let (true, Some(active)) = (log.adopts, inner.active().copied()) {
+            self.cut_file(tp, &active, &mut log.files)?;
+        }
+        for (number, (base, _)) in &log.files.segments {
+            inner.next_number = inner.next_number.max(number + 1);
+            if !inner.segments.iter().any(|segment| segment.number == *number) {
+                self.shared.discard(Garbage::Segment { tp, base: *base, number: *number });
+            }
+        }
+        inner.flushed = inner.end;
+        inner.damaged = inner.damaged.map(|from| from.max(inner.start).min(inner.end));
+        Ok(())
+    }
+}
