@@ -1,0 +1,198 @@
+//! `strandline cluster`.
+
+use super::connect;
+use crate::cli::Global;
+use crate::exit::{Exit, Failure};
+use crate::output::{Output, grouped};
+use crate::table::{facts, list, or_dash, table};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use strandline_client::ClusterStatus;
+
+/// The cluster and its nodes
+#[derive(Debug, clap::Subcommand)]
+pub enum ClusterCommand {
+    /// Show nodes, metadata leader and the health of the partitions
+    #[command(after_help = "\
+Examples:
+    strandline cluster status
+    strandline cluster status --json | jq .under_replicated
+
+Exits with 0 even when something is wrong, as long as a node answers: read the answer.")]
+    Status,
+    /// Move everything off a node, then remove it from the cluster
+    ///
+    /// Takes as long as moving its replicas takes, and shows how far it is. Interrupting only stops the
+    /// watching: the removal goes on.
+    #[command(after_help = "Example:\n    strandline cluster remove-node 3")]
+    RemoveNode {
+        /// Its id
+        node: u64,
+    },
+    /// Hand the leadership of the metadata (and the controller) to another voter
+    #[command(after_help = "\
+Examples:
+    strandline cluster transfer-leadership
+    strandline cluster transfer-leadership --to 2")]
+    TransferLeadership {
+        /// Who is to lead; any other voter if not given
+        #[arg(long, value_name = "NODE")]
+        to: Option<u64>,
+    },
+}
+
+pub async fn run(command: ClusterCommand, global: &Global, out: Output) -> Result<(), Failure> {
+    let admin = connect(global).await?.admin();
+    match command {
+        ClusterCommand::Status => {
+            let status = admin.cluster_status().await?;
+            out.show(&document(&status), || page(&status))
+        }
+        ClusterCommand::RemoveNode { node } => {
+            let mut progress = admin.remove_node(node).await?;
+            let bar = out.progress(None);
+            while let Some(step) = progress.next().await {
+                let step = step?;
+                if out.json {
+                    out.json_line(&json!({
+                        "node": node, "step": step.step, "replicas_left": step.replicas_left, "done": step.done,
+                    }))?;
+                }
+                bar.set_message(format!("{} ({} replicas left)", step.step, step.replicas_left));
+                if step.done {
+                    bar.finish_and_clear();
+                    if !out.json {
+                        out.line(&format!("node {node} is removed; its process may be stopped"))?;
+                    }
+                    return Ok(());
+                }
+            }
+            bar.finish_and_clear();
+            Err(Failure::new(
+                Exit::OutcomeUnknown,
+                format_args!("the node that was asked stopped answering before node {node} was removed"),
+            )
+            .hint("the removal goes on where the controller runs: run the same command again to watch it"))
+        }
+        ClusterCommand::TransferLeadership { to } => {
+            admin.transfer_leadership(to).await?;
+            let leader = admin.cluster_status().await?.raft_leader;
+            out.show(&json!({ "raft_leader": leader }), || match leader {
+                Some(leader) => format!("node {leader} leads"),
+                None => "leadership was handed over; nobody has taken it yet".to_owned(),
+            })
+        }
+    }
+}
+
+fn document(status: &ClusterStatus) -> Value {
+    let count = |id: u64| status.leaders.iter().find(|count| count.broker_id == id);
+    let brokers: Vec<Value> = status
+        .brokers
+        .iter()
+        .map(|broker| {
+            json!({
+                "id": broker.id, "grpc": broker.grpc, "peer": broker.peer, "rack": broker.rack,
+                "fenced": broker.fenced, "draining": broker.draining, "epoch": broker.epoch,
+                "leads": count(broker.id).map_or(0, |c| c.leads),
+                "replicas": count(broker.id).map_or(0, |c| c.replicas),
+            })
+        })
+        .collect();
+    json!({
+        "cluster_id": status.cluster_id, "answered_by": status.node_id, "version": status.version,
+        "raft": {
+            "leader": status.raft_leader, "term": status.raft_term, "last_index": status.raft_last_index,
+            "applied_index": status.raft_applied_index, "voters": status.voters, "learners": status.learners,
+        },
+        "topics": status.topics, "partitions": status.partitions,
+        "under_replicated": status.under_replicated, "leaderless": status.leaderless,
+        "brokers": brokers,
+    })
+}
+
+fn page(status: &ClusterStatus) -> String {
+    let summary = facts([
+        ("cluster", status.cluster_id.clone()),
+        ("answered by", format!("node {} (version {})", status.node_id, status.version)),
+        ("metadata leader", or_dash(status.raft_leader)),
+        ("voters", list(&status.voters)),
+        ("learners", list(&status.learners)),
+        (
+            "raft",
+            format!(
+                "term {}, applied {} of {}",
+                status.raft_term, status.raft_applied_index, status.raft_last_index
+            ),
+        ),
+        ("topics", grouped(status.topics.into())),
+        ("partitions", grouped(status.partitions.into())),
+        ("under-replicated", grouped(status.under_replicated.into())),
+        ("without leader", grouped(status.leaderless.into())),
+    ]);
+    let rows = status.brokers.iter().map(|broker| {
+        let count = status.leaders.iter().find(|count| count.broker_id == broker.id);
+        let state = match (broker.fenced, broker.draining) {
+            (true, _) => "down",
+            (false, true) => "draining",
+            (false, false) => "up",
+        };
+        [
+            broker.id.to_string(),
+            state.to_owned(),
+            count.map_or(0, |c| c.leads).to_string(),
+            count.map_or(0, |c| c.replicas).to_string(),
+            broker.grpc.clone(),
+            broker.peer.clone(),
+            if broker.rack.is_empty() { "-".to_owned() } else { broker.rack.clone() },
+        ]
+    });
+    format!("{summary}\n{}", table(["node", "state", "leads", "replicas", "grpc", "peer", "rack"], rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_client::{Broker, LeaderCount};
+
+    #[test]
+    fn the_status_shows_each_node_with_its_share() {
+        let broker = |id: u64, fenced| Broker {
+            id,
+            grpc: format!("h:{id}"),
+            peer: format!("p:{id}"),
+            kafka: String::new(),
+            http: String::new(),
+            rack: String::new(),
+            fenced,
+            draining: false,
+            epoch: 7,
+        };
+        let status = ClusterStatus {
+            cluster_id: "c-1".into(),
+            node_id: 2,
+            version: "0.1.0".into(),
+            raft_leader: Some(1),
+            raft_term: 3,
+            raft_last_index: 20,
+            raft_applied_index: 19,
+            voters: vec![1, 2],
+            learners: vec![],
+            brokers: vec![broker(1, false), broker(2, true)],
+            topics: 1,
+            partitions: 12,
+            under_replicated: 12,
+            leaderless: 0,
+            leaders: vec![LeaderCount { broker_id: 1, leads: 12, replicas: 12 }],
+        };
+        let text = page(&status);
+        assert!(text.contains("metadata leader   1\n") && text.contains("learners          -\n"), "{text}");
+        let rows: Vec<Vec<&str>> =
+            text.lines().rev().take(2).map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["2", "down", "0", "0", "h:2", "p:2", "-"]);
+        assert_eq!(rows[1], ["1", "up", "12", "12", "h:1", "p:1", "-"]);
+        let document = document(&status);
+        assert_eq!(document["brokers"][0]["leads"], 12);
+        assert_eq!(document["raft"]["leader"], 1);
+    }
+}

@@ -1,0 +1,307 @@
+//! `strandline dev`: a real cluster on this machine, one process a node, looked after until Ctrl-C.
+//!
+//! ```text
+//! ports free? ─▶ start nodes ─▶ table ─▶ all unfenced ─▶ "ready …" ─▶ watch ─▶ Ctrl-C ─▶ stop all
+//!                    ▲                                                  │
+//!                    └──────────────── 3 s ◀──── a node dies ◀──────────┘
+//! ```
+//!
+//! Every node is this same program started again as `serve` with flags; nothing in a node knows about `dev`.
+
+mod node_process;
+mod plan;
+mod ready;
+
+use crate::cli::Global;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::signals::Signals;
+use crate::table::table;
+use node_process::{NodeProcess, Order};
+use plan::{NodePlan, Plan};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long a dead node stays away before it is started again.
+const RESTART_AFTER: Duration = Duration::from_secs(3);
+/// How long nodes may take to stop before they are killed.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// When to say that the cluster is not ready yet.
+const NOT_READY_AFTER: Duration = Duration::from_secs(20);
+/// Lines of a node's log that are shown when it fails to start.
+const LOG_LINES_SHOWN: usize = 12;
+
+/// Run a cluster on this machine, each node its own process, until Ctrl-C
+///
+/// Prints a table of the nodes and, once they serve, a line that begins with `ready`. Each node keeps its data, its
+/// `pid` and its `log.txt` in DATA_DIR/node-ID; starting again with the same directory goes on with the same
+/// data. A node that dies is started again after 3 seconds (kill one and see). The nodes end with this command, even
+/// if it is killed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+    strandline dev
+    strandline dev --nodes 1 --data-dir /tmp/one
+    strandline dev --grpc-port 7080 --peer-port 7180 --no-restart
+    strandline dev -- --log-level debug                     flags behind -- go to every node
+    kill -9 $(cat strandline-data/node-2/pid)               it comes back after 3 seconds")]
+pub struct DevArgs {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub nodes: u16,
+    /// Where the nodes keep their data
+    #[arg(long, default_value = "./strandline-data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Port of the first node for clients (gRPC); the others follow
+    #[arg(long, default_value_t = 7070, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub grpc_port: u16,
+    /// Port of the first node for the other nodes; the others follow
+    #[arg(long, default_value_t = 7170, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub peer_port: u16,
+    /// Reserved: first port of the Kafka listeners, which do not exist yet
+    #[arg(long, default_value_t = 9092, value_name = "PORT")]
+    pub kafka_port: u16,
+    /// Reserved: first port of the HTTP listeners, which do not exist yet
+    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    pub http_port: u16,
+    /// Do not start nodes again that die
+    #[arg(long)]
+    pub no_restart: bool,
+    /// Further flags for every node, as `strandline serve` takes them
+    #[arg(last = true, value_name = "NODE FLAGS")]
+    pub node_flags: Vec<String>,
+}
+
+pub fn run(args: DevArgs, _global: &Global, out: Output) -> Result<(), Failure> {
+    let plan = Plan::make(&args)?;
+    plan.check_ports()?;
+    // One thread, and it is this one: a node dies with the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    runtime.block_on(async {
+        let signals = Signals::listen().map_err(cannot_start)?;
+        Supervisor::start(plan, !args.no_restart, out)?.watch(signals).await
+    })
+}
+
+fn cannot_start(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Failure, format_args!("cannot start: {error}"))
+}
+
+/// What the supervisor waits for.
+enum Event {
+    Died { node: usize, pid: u32, status: ExitStatus },
+    StartAgain(usize),
+    Ready(Duration),
+    NotReadyYet(String),
+}
+
+struct Supervisor {
+    plan: Plan,
+    restart: bool,
+    out: Output,
+    /// `None` while a node is dead.
+    running: Vec<Option<NodeProcess>>,
+    events: mpsc::UnboundedReceiver<Event>,
+    sender: mpsc::UnboundedSender<Event>,
+    ready: bool,
+}
+
+impl Supervisor {
+    fn start(plan: Plan, restart: bool, out: Output) -> Result<Supervisor, Failure> {
+        let begun = Instant::now();
+        let (sender, events) = mpsc::unbounded_channel();
+        let mut supervisor =
+            Supervisor { running: Vec::new(), plan, restart, out, events, sender, ready: false };
+        for node in 0..supervisor.plan.nodes.len() {
+            let process = supervisor.spawn(node)?;
+            supervisor.running.push(Some(process));
+        }
+        supervisor.print_table()?;
+        let (sender, nodes) = (supervisor.sender.clone(), supervisor.plan.nodes.clone());
+        tokio::spawn(async move {
+            let mut all = std::pin::pin!(ready::all_serve(&nodes));
+            loop {
+                match tokio::time::timeout(NOT_READY_AFTER, &mut all).await {
+                    Ok(()) => break sender.send(Event::Ready(begun.elapsed())),
+                    Err(_) => {
+                        let _ = sender.send(Event::NotReadyYet(ready::obstacle(&nodes).await));
+                    }
+                }
+            }
+        });
+        Ok(supervisor)
+    }
+
+    fn spawn(&self, node: usize) -> Result<NodeProcess, Failure> {
+        let sender = self.sender.clone();
+        NodeProcess::spawn(&self.plan.nodes[node], &self.plan, move |pid, status| {
+            // The supervisor outlives its nodes; if not, nobody is left to care.
+            let _ = sender.send(Event::Died { node, pid, status });
+        })
+    }
+
+    fn print_table(&self) -> Result<(), Failure> {
+        let pid = |node: usize| self.running[node].as_ref().map_or(0, |process| process.pid);
+        let nodes: Vec<_> = self.plan.nodes.iter().enumerate().collect();
+        let documents: Vec<_> = nodes
+            .iter()
+            .map(|(i, node)| {
+                json!({
+                    "node": node.id, "pid": pid(*i), "grpc": node.grpc, "peer": node.peer,
+                    "data_dir": node.dir, "log": node.log(),
+                })
+            })
+            .collect();
+        self.out.show(&json!({ "event": "started", "nodes": documents }), || {
+            let rows = nodes.iter().map(|(i, node)| {
+                let dir = node.dir.display().to_string();
+                [node.id.to_string(), pid(*i).to_string(), node.grpc.clone(), node.peer.clone(), dir]
+            });
+            format!(
+                "{}\n\nlogs: log.txt in each directory",
+                table(["node", "pid", "grpc", "peer", "data"], rows)
+            )
+        })
+    }
+
+    async fn watch(mut self, mut signals: Signals) -> Result<(), Failure> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                _ = signals.next() => return self.stop(signals).await,
+                event = self.events.recv() => event.expect("the supervisor holds a sender itself"),
+            };
+            let outcome = match event {
+                Event::Died { node, pid, status } => self.died(node, pid, status),
+                Event::StartAgain(node) => self.start_again(node),
+                Event::Ready(after) => {
+                    self.ready = true;
+                    self.say_ready(after)
+                }
+                Event::NotReadyYet(why) => {
+                    self.out.remark(&format!("not ready yet: {why}; the nodes' logs may say more"));
+                    Ok(())
+                }
+            };
+            if let Err(failure) = outcome {
+                self.stop(signals).await?;
+                return Err(failure);
+            }
+        }
+    }
+
+    fn say_ready(&self, after: Duration) -> Result<(), Failure> {
+        let bootstrap = self.plan.bootstrap();
+        let document = json!({ "event": "ready", "seconds": after.as_secs_f64(), "bootstrap": bootstrap });
+        self.out.show(&document, || {
+            let s = if self.plan.nodes.len() == 1 { "" } else { "s" };
+            format!(
+                "ready after {:.2} s: {} node{s}, --bootstrap {bootstrap} (Ctrl-C stops)",
+                after.as_secs_f64(),
+                self.plan.nodes.len()
+            )
+        })
+    }
+
+    fn died(&mut self, node: usize, pid: u32, status: ExitStatus) -> Result<(), Failure> {
+        let plan = &self.plan.nodes[node];
+        self.running[node] = None;
+        plan.remove_pid(pid);
+        let exited_by_itself = status.code().is_some();
+        if !self.ready && exited_by_itself {
+            let tail = plan.log_tail(LOG_LINES_SHOWN);
+            return Err(Failure::new(
+                Exit::Failure,
+                format_args!(
+                    "node {} did not start ({status}); the end of {}:\n{tail}",
+                    plan.id,
+                    plan.log().display()
+                ),
+            ));
+        }
+        let document = json!({ "event": "died", "node": plan.id, "pid": pid, "status": status.to_string() });
+        let seconds = RESTART_AFTER.as_secs();
+        self.out.show(&document, || match self.restart {
+            true => format!("node {} (pid {pid}) died: {status}; starting it again in {seconds} s", plan.id),
+            false => format!("node {} (pid {pid}) died: {status}", plan.id),
+        })?;
+        if self.restart {
+            let sender = self.sender.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(RESTART_AFTER).await;
+                let _ = sender.send(Event::StartAgain(node));
+            });
+        } else if self.running.iter().all(Option::is_none) {
+            return Err(Failure::new(Exit::Failure, "all nodes are dead"));
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self, node: usize) -> Result<(), Failure> {
+        let process = self.spawn(node)?;
+        let (id, pid) = (self.plan.nodes[node].id, process.pid);
+        self.running[node] = Some(process);
+        let document = json!({ "event": "restarted", "node": id, "pid": pid });
+        self.out.show(&document, || format!("node {id} started again (pid {pid})"))
+    }
+
+    /// Asks every node to stop, waits, then kills; a second signal kills at once.
+    async fn stop(mut self, mut signals: Signals) -> Result<(), Failure> {
+        let running = self.running.iter().flatten().count();
+        self.out.remark(&format!("stopping {running} node{}", if running == 1 { "" } else { "s" }));
+        self.order(Order::Terminate);
+        let mut killed = false;
+        let mut deadline = Instant::now() + STOP_WITHIN;
+        while self.running.iter().any(Option::is_some) {
+            tokio::select! {
+                biased;
+                event = self.events.recv() => {
+                    if let Some(Event::Died { node, pid, .. }) = event {
+                        self.running[node] = None;
+                        self.plan.nodes[node].remove_pid(pid);
+                    }
+                    continue;
+                }
+                _ = signals.next() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            if !killed {
+                self.out.remark("killing the nodes that still run");
+            }
+            killed = true;
+            self.order(Order::Kill);
+            deadline = Instant::now() + STOP_WITHIN;
+        }
+        if self.out.json {
+            self.out.json_line(&json!({ "event": "stopped", "killed": killed }))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.running.iter().flatten().for_each(|process| process.order(order));
+    }
+}
+
+impl NodePlan {
+    /// Removes the file `pid`, if it is still that process's.
+    fn remove_pid(&self, pid: u32) {
+        if std::fs::read_to_string(self.pid_file()).is_ok_and(|text| text.trim() == pid.to_string()) {
+            // A file that stays behind names a process that is gone, as after a crash.
+            let _ = std::fs::remove_file(self.pid_file());
+        }
+    }
+
+    /// The last lines of the log, indented.
+    fn log_tail(&self, lines: usize) -> String {
+        let text = std::fs::read(self.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].iter().map(|line| format!("  {line}\n")).collect()
+    }
+}

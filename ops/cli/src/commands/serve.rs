@@ -1,0 +1,81 @@
+//! `strandline serve`: one node, until it is told to stop.
+
+use crate::exit::{Exit, Failure};
+use crate::logging;
+use crate::node_flags::NodeConfigArgs;
+use crate::output::Output;
+use crate::signals::Signals;
+use std::sync::Arc;
+use strandline_node::config::LogFormat;
+use strandline_node::env::RealEnv;
+
+/// Run one node until SIGTERM or Ctrl-C
+///
+/// A node is configured by a TOML file, the environment and flags, with one set of names: the key
+/// `data.dir` is the flag `--data-dir` and the variable `STRANDLINE_DATA_DIR`. Flags win over the
+/// environment, the environment over the file. `strandline config list` shows every key as a table,
+/// `strandline config check` what a node would run with.
+///
+/// SIGTERM and Ctrl-C stop the node cleanly (it hands its leadership over first); a second one ends it at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+    strandline serve --config node.toml
+    strandline serve --node-id 1 --data-dir /var/lib/strandline \\
+        --listen-grpc 0.0.0.0:7070 --advertise-grpc node-1:7070 \\
+        --listen-peer 0.0.0.0:7170 --advertise-peer node-1:7170 \\
+        --form-cluster 1=node-1:7170,2=node-2:7170,3=node-3:7170
+    strandline serve --node-id 4 --data-dir /var/lib/strandline --join node-1:7170,node-2:7170")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: NodeConfigArgs,
+}
+
+pub fn run(args: &ServeArgs, out: Output) -> Result<(), Failure> {
+    let config = args.config.load()?.config;
+    let format = if out.json { LogFormat::Json } else { config.log_format };
+    logging::for_node(&config.log_level, format)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
+        .thread_name("strandline")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format_args!("cannot start the runtime: {error}")))?;
+    let done = runtime.block_on(async {
+        let signals = Signals::listen().map_err(|error| {
+            Failure::new(Exit::Failure, format_args!("cannot listen for signals: {error}"))
+        })?;
+        strandline_node::run(config, Arc::new(RealEnv::new()), stopped(signals)).await.map_err(Failure::from)
+    });
+    // Everything that has to be durable is; whatever still runs has nothing to lose.
+    runtime.shutdown_background();
+    done
+}
+
+/// Completes at the first signal; the second one ends the process at once.
+async fn stopped(mut signals: Signals) {
+    let first = signals.next().await;
+    tracing::info!(signal = ?first, "stopping; once more ends the process at once");
+    tokio::spawn(async move {
+        let second = signals.next().await;
+        tracing::warn!("stopped at once");
+        std::process::exit(second.exit_code());
+    });
+}
+
+/// A node holds some files of each partition open: takes as many descriptors as it may have.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or write the struct they are given.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        let error = std::io::Error::last_os_error();
+        tracing::warn!(%error, "the limit of open files could not be raised; many partitions may exceed it");
+    }
+}

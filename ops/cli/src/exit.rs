@@ -1,0 +1,239 @@
+//! Exit codes, and the error that carries one. The only place that decides which failure ends with which
+//! code; `strandline --help` prints [`HELP`].
+
+use serde_json::json;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+use strandline_client::{Error, ErrorCode, ErrorKind};
+use strandline_node::RunError;
+
+/// What the exit code says. Scripts may rely on the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that has no code of its own.
+    Failure = 1,
+    /// The command line or a configuration value is wrong; nothing was done.
+    Usage = 2,
+    NotFound = 3,
+    /// No node answered in time, or the cluster has no leader: nothing was done, try again.
+    Unreachable = 4,
+    /// No answer settles whether it happened.
+    OutcomeUnknown = 5,
+    /// The cluster understood and said no; nothing was done.
+    Refused = 6,
+    /// Interrupted (SIGINT) before the end.
+    Interrupted = 130,
+}
+
+/// The section about exit codes in `strandline --help`.
+pub const HELP: &str = "\
+Exit codes:
+    0  done
+    1  failed
+    2  the command line or a configuration value is wrong; nothing was done
+    3  the topic, group, node or offset does not exist
+    4  no node answered in time, or the cluster has no leader; nothing was done, try again
+    5  outcome unknown: it may or may not have happened
+    6  refused by the cluster (exists already, not enough replicas, not empty, …); nothing was done
+   70  a node ended itself because a disk operation failed
+  130  interrupted";
+
+impl Exit {
+    /// For `--json`.
+    fn name(self) -> &'static str {
+        match self {
+            Exit::Failure => "failure",
+            Exit::Usage => "usage",
+            Exit::NotFound => "not_found",
+            Exit::Unreachable => "unreachable",
+            Exit::OutcomeUnknown => "outcome_unknown",
+            Exit::Refused => "refused",
+            Exit::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why a command ends without having done its work: what happened, and where possible what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+    pub hint: Option<String>,
+    /// Whoever reads our output closed it (`strandline consume … | head`): not worth a word.
+    reader_left: bool,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, message: impl Display) -> Self {
+        Failure { exit, message: message.to_string(), hint: None, reader_left: false }
+    }
+
+    pub fn usage(message: impl Display) -> Self {
+        Failure::new(Exit::Usage, message)
+    }
+
+    pub fn interrupted(message: impl Display) -> Self {
+        Failure::new(Exit::Interrupted, message)
+    }
+
+    /// Says first what could not be done because of it.
+    pub fn context(self, what: impl Display) -> Self {
+        Failure { message: format!("{what}: {}", self.message), ..self }
+    }
+
+    pub fn with_exit(self, exit: Exit) -> Self {
+        Failure { exit, ..self }
+    }
+
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// A failure to write our own output.
+    pub fn output(error: &std::io::Error) -> Self {
+        let mut failure = Failure::new(Exit::Failure, format_args!("cannot write the output: {error}"));
+        failure.reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        failure
+    }
+
+    /// Says it on standard error and gives the exit code.
+    pub fn report(&self, json: bool) -> ExitCode {
+        if self.reader_left {
+            return ExitCode::SUCCESS;
+        }
+        let text = if json {
+            let error = json!({
+                "code": self.exit as u8, "kind": self.exit.name(), "message": self.message, "hint": self.hint,
+            });
+            format!("{}\n", json!({ "error": error }))
+        } else {
+            let hint = self.hint.iter().map(|hint| format!("  hint: {hint}\n")).collect::<String>();
+            format!("error: {}\n{hint}", self.message.replace('\n', "\n       "))
+        };
+        // Nothing is left to tell if standard error is closed too.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = exit_of(&error);
+        let failure = Failure::new(exit, &error);
+        match exit {
+            Exit::Unreachable if error.code().is_none() => failure.hint(
+                "is a node running there? `strandline dev` starts a cluster on this machine; --bootstrap or \
+                 STRANDLINE_BOOTSTRAP names another one",
+            ),
+            Exit::OutcomeUnknown => failure.hint("it may have happened: look before you repeat it"),
+            Exit::NotFound if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+                failure.hint("`strandline topic list` shows the topics that exist")
+            }
+            Exit::NotFound if error.code() == Some(ErrorCode::GroupNotFound) => {
+                failure.hint("`strandline group list` shows the groups that exist")
+            }
+            _ => failure,
+        }
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    if error.may_have_happened() {
+        return Exit::OutcomeUnknown;
+    }
+    match error.kind() {
+        ErrorKind::Broker(code) => exit_of_code(*code),
+        ErrorKind::Indeterminate => Exit::OutcomeUnknown,
+        ErrorKind::Connection | ErrorKind::TimedOut => Exit::Unreachable,
+        ErrorKind::RecordTooLarge => Exit::Refused,
+        ErrorKind::Invalid => Exit::Usage,
+        ErrorKind::OffsetOutOfRange { .. } | ErrorKind::NoOffset(_) => Exit::NotFound,
+        _ => Exit::Failure,
+    }
+}
+
+fn exit_of_code(code: ErrorCode) -> Exit {
+    match code {
+        ErrorCode::UnknownTopicOrPartition
+        | ErrorCode::OffsetOutOfRange
+        | ErrorCode::GroupNotFound
+        | ErrorCode::NodeNotFound => Exit::NotFound,
+        ErrorCode::LeaderNotAvailable
+        | ErrorCode::NotLeader
+        | ErrorCode::OffsetNotAvailable
+        | ErrorCode::NotCoordinator
+        | ErrorCode::CoordinatorLoading
+        | ErrorCode::ClusterNotReady
+        | ErrorCode::ShuttingDown
+        | ErrorCode::StorageError
+        | ErrorCode::Throttled => Exit::Unreachable,
+        ErrorCode::RequestTimedOut | ErrorCode::OutcomeUnknown | ErrorCode::Unknown => Exit::OutcomeUnknown,
+        ErrorCode::NotEnoughReplicas
+        | ErrorCode::StorageFull
+        | ErrorCode::RecordTooLarge
+        | ErrorCode::InvalidRecord
+        | ErrorCode::TopicExists
+        | ErrorCode::InvalidTopic
+        | ErrorCode::InvalidPartitions
+        | ErrorCode::InvalidReplicationFactor
+        | ErrorCode::InvalidConfig
+        | ErrorCode::InvalidRequest
+        | ErrorCode::GroupNotEmpty
+        | ErrorCode::InvalidSessionTimeout
+        | ErrorCode::InconsistentGroupProtocol
+        | ErrorCode::FencedInstanceId
+        | ErrorCode::ProducerFenced
+        | ErrorCode::Rejected => Exit::Refused,
+        _ => Exit::Failure,
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = match &error {
+            RunError::Config(_) => Exit::Usage,
+            RunError::WipedNode { .. }
+            | RunError::AlreadyFormed { .. }
+            | RunError::JoinRefused(_)
+            | RunError::WrongCluster { .. }
+            | RunError::Refused(_) => Exit::Refused,
+            RunError::Storage(_) | RunError::Listen { .. } | RunError::Raft(_) | RunError::Stopped => {
+                Exit::Failure
+            }
+        };
+        Failure::new(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_lists_every_code() {
+        for exit in [
+            Exit::Failure,
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Unreachable,
+            Exit::OutcomeUnknown,
+            Exit::Refused,
+            Exit::Interrupted,
+        ] {
+            let number = format!("{:>5}  ", exit as u8);
+            assert!(HELP.lines().any(|line| line.starts_with(&number)), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_leaves_the_outcome_open_exits_with_outcome_unknown() {
+        for code in [ErrorCode::RequestTimedOut, ErrorCode::OutcomeUnknown, ErrorCode::Unknown] {
+            assert_eq!(exit_of_code(code), Exit::OutcomeUnknown);
+        }
+        assert_eq!(exit_of_code(ErrorCode::TopicExists), Exit::Refused);
+        assert_eq!(exit_of_code(ErrorCode::UnknownTopicOrPartition), Exit::NotFound);
+        assert_eq!(exit_of_code(ErrorCode::ClusterNotReady), Exit::Unreachable);
+    }
+}

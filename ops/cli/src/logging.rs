@@ -1,0 +1,39 @@
+//! Log lines on standard error, as text or JSON.
+
+use crate::exit::Failure;
+use std::io::IsTerminal;
+use strandline_node::config::LogFormat;
+use tracing_subscriber::EnvFilter;
+
+/// Logs of a node.
+pub fn for_node(level: &str, format: LogFormat) -> Result<(), Failure> {
+    init(filter("log.level", level)?, format);
+    Ok(())
+}
+
+/// Logs of the SDK, for the commands that use it: warnings, or more with `-v`.
+pub fn for_command(verbosity: u8) {
+    let level = match verbosity {
+        0 => "error",
+        1 => "warn",
+        2 => "strandline=info,strandline_client=debug,info",
+        _ => "debug",
+    };
+    init(filter("-v", level).expect("the levels are constant"), LogFormat::Text);
+}
+
+fn filter(name: &str, level: &str) -> Result<EnvFilter, Failure> {
+    EnvFilter::try_new(level).map_err(|error| {
+        Failure::usage(format_args!("{name}: `{level}`: {error}")).hint(
+            "allowed: error, warn, info, debug or trace, also for each module: info,strandline_raft=debug",
+        )
+    })
+}
+
+fn init(filter: EnvFilter, format: LogFormat) {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,203 @@
+//! A real cluster of real processes for tests: `strandline dev` on free ports in a directory of its own.
+#![allow(clippy::disallowed_methods, reason = "tests drive real processes, files and ports")]
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+pub const BIN: &str = env!("CARGO_BIN_EXE_strandline");
+
+/// The first of `count` consecutive free ports. Ranges differ between test processes and within one.
+pub fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 20_000 + (std::process::id() % 400) as u16 * 100;
+    loop {
+        let base = start.wrapping_add(NEXT.fetch_add(count, Ordering::Relaxed)).max(10_000);
+        let free = (base..base.saturating_add(count)).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if free && base < u16::MAX - count {
+            return base;
+        }
+    }
+}
+
+/// `strandline dev`, stopped when dropped.
+pub struct Dev {
+    child: Child,
+    pub dir: tempfile::TempDir,
+    pub grpc_port: u16,
+    nodes: u16,
+}
+
+impl Dev {
+    pub fn start(nodes: u16) -> Dev {
+        Dev::start_with(nodes, &[])
+    }
+
+    pub fn start_with(nodes: u16, flags: &[&str]) -> Dev {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let grpc_port = free_ports(nodes * 2);
+        Dev::start_in(dir, grpc_port, nodes, flags)
+    }
+
+    fn start_in(dir: tempfile::TempDir, grpc_port: u16, nodes: u16, flags: &[&str]) -> Dev {
+        let mut child = Command::new(BIN)
+            .args(["dev", "--nodes", &nodes.to_string()])
+            .args(["--grpc-port", &grpc_port.to_string(), "--peer-port", &(grpc_port + nodes).to_string()])
+            .arg("--data-dir")
+            .arg(dir.path().join("data"))
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("strandline dev starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = lines.read_line(&mut line).expect("its output can be read");
+            assert!(read > 0, "strandline dev ended before it was ready: {:?}", child.wait());
+            if line.starts_with("ready") {
+                break;
+            }
+        }
+        // What it says later (restarts) is read, so that it never blocks.
+        std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = lines.read_to_string(&mut rest);
+        });
+        Dev { child, dir, grpc_port, nodes }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// All addresses, for `--bootstrap`.
+    pub fn bootstrap(&self) -> String {
+        let all: Vec<String> = (0..self.nodes).map(|n| format!("127.0.0.1:{}", self.grpc_port + n)).collect();
+        all.join(",")
+    }
+
+    pub fn pid(&self, node: u16) -> Option<i32> {
+        let path = self.data_dir().join(format!("node-{node}/pid"));
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// SIGKILL. The supervisor starts the node again after 3 s.
+    pub fn kill(&self, node: u16) -> i32 {
+        let pid = self.pid(node).expect("a running node");
+        signal(pid, libc::SIGKILL);
+        pid
+    }
+
+    /// Waits until node `node` runs again under another pid.
+    pub fn wait_restarted(&self, node: u16, old: i32) {
+        wait_for("the node to be started again", Duration::from_secs(30), || {
+            self.pid(node).is_some_and(|pid| pid != old)
+        });
+    }
+
+    /// Waits until every partition has all its replicas in sync.
+    pub fn wait_in_sync(&self) {
+        wait_for("all replicas to be in sync", Duration::from_secs(60), || {
+            let output = self.run(&["--json", "cluster", "status"]);
+            let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return false };
+            let brokers = status["brokers"].as_array().map_or(0, |all| {
+                all.iter().filter(|broker| broker["fenced"] == serde_json::Value::Bool(false)).count()
+            });
+            status["under_replicated"] == 0 && status["leaderless"] == 0 && brokers == usize::from(self.nodes)
+        });
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BIN);
+        command.args(args).env("STRANDLINE_BOOTSTRAP", self.bootstrap());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().expect("strandline runs")
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "strandline {} failed with {}:\n{}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a command that must fail; its exit code and what it says.
+    pub fn fails(&self, args: &[&str], input: &str) -> (i32, String) {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strandline runs");
+        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        assert!(!output.status.success(), "strandline {} should have failed", args.join(" "));
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Sends text through `strandline produce`.
+    pub fn produce(&self, args: &[&str], input: &str) -> Output {
+        let mut child = self
+            .command(&[&["produce"], args].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strandline runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
+        child.wait_with_output().expect("it ends")
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        signal(self.child.id() as i32, libc::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill has no memory effects; the pid is one that this test started.
+    unsafe { libc::kill(pid, signal) };
+}
+
+pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Lines of a file or of command output as strings.
+pub fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
