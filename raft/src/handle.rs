@@ -2,6 +2,7 @@
 
 use crate::feed::{ImageFeed, ImageReceiver};
 use crate::io::Connect;
+use crate::leadership::{Leadership, leadership_of, watch_leadership};
 use crate::log::{LogConfig, LogError, LogStore};
 use crate::network::{Lane, Network, Peers};
 use crate::proposals::{self, Outcome, Queued, Ticket};
@@ -13,11 +14,8 @@ use crate::state_store::StateStore;
 use crate::types::{TypeConfig, scope};
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::TransferLeaderRequest;
-use openraft::{BasicNode, ChangeMembers, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +27,9 @@ use strandline_storage::worker::WorkerHost;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// Pause before asking again for a confirmed index, unless leadership changes before.
+const READ_RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub struct RaftConfig {
@@ -61,7 +62,7 @@ impl RaftConfig {
             snapshot_entries: 5000,
             snapshot_bytes: 64 << 20,
             keep_entries: 1000,
-            log: LogConfig { salt: seed, ..LogConfig::default() },
+            log: LogConfig::default(),
             seed,
         }
     }
@@ -91,28 +92,6 @@ pub enum ProposeError {
     Unknown(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MembershipError {
-    #[error("only the leader can change the membership (leader: {0:?})")]
-    NotLeader(Option<u64>),
-    #[error("another change is in progress")]
-    InProgress,
-    #[error("{0}")]
-    Refused(String),
-    #[error("outcome unknown: {0}")]
-    Unknown(String),
-}
-
-/// Who leads, as far as this node knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leadership {
-    pub term: u64,
-    pub leader: Option<u64>,
-    /// This node leads. Act on it only after [`RaftHandle::ensure_linearizable`], which also makes sure that
-    /// everything agreed in earlier terms has been applied here.
-    pub is_leader: bool,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     pub term: u64,
@@ -139,11 +118,12 @@ pub struct Inner {
     pub raft: Raft<TypeConfig, StateMachine>,
     pub peers: Arc<Peers>,
     pub leadership: watch::Receiver<Leadership>,
+    pub config: RaftConfig,
     feed: ImageFeed,
     log: LogStore,
-    config: RaftConfig,
     queue: mpsc::Sender<Queued>,
     seeds: AtomicU64,
+    runtime: tokio::runtime::Handle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -157,7 +137,7 @@ impl RaftHandle {
         state_store: Box<dyn StateStore>,
         connect: Connect,
     ) -> Result<RaftHandle, StartError> {
-        let log = LogStore::open(disk.clone(), &*host, &config.dir.join("log"), &config.log)?;
+        let log = LogStore::open(disk.clone(), &*host, &config.dir.join("log"), &config.log, config.seed)?;
         let snapshots = SnapshotStore::open(disk, &config.dir.join("snapshots"))?;
         let feed = ImageFeed::default();
         let machine = StateMachine::open(state_store, snapshots, &*host, feed.clone())?;
@@ -179,6 +159,7 @@ impl RaftHandle {
             config,
             queue,
             seeds,
+            runtime: tokio::runtime::Handle::current(),
             tasks: Mutex::default(),
         };
         let inner = Arc::new(inner);
@@ -191,11 +172,15 @@ impl RaftHandle {
         Ok(RaftHandle { inner })
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     pub fn id(&self) -> u64 {
         self.inner.id
     }
 
-    /// To be mounted on the peer listener.
+    /// The receiving side, to be mounted on the node's peer listener.
     pub fn service(&self) -> RaftService {
         service::service(self.inner.clone())
     }
@@ -233,20 +218,6 @@ impl RaftHandle {
         self.inner.feed.image()
     }
 
-    /// Leader and its term, as far as known.
-    pub fn leader(&self) -> Option<(u64, u64)> {
-        self.inner.leader()
-    }
-
-    pub fn is_leader(&self) -> bool {
-        self.inner.is_leader()
-    }
-
-    /// Changes of term, leader and own role.
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.inner.leadership.clone()
-    }
-
     /// Waits until this node has applied everything that was committed anywhere when the call was made, and
     /// answers that image. On a follower it asks the leader.
     pub async fn ensure_linearizable(&self, deadline: Duration) -> Result<Arc<Image>, ProposeError> {
@@ -258,101 +229,17 @@ impl RaftHandle {
                 if let Some(index) = inner.read_index().await {
                     return inner.feed.subscribe().wait_applied(index).await;
                 }
-                let pause = tokio::time::sleep(Duration::from_millis(20));
-                tokio::select! { biased; _ = leadership.changed() => {} () = pause => {} }
+                // At once on news, but not in a busy loop once Raft has stopped.
+                let news = async {
+                    if leadership.changed().await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                let _ = tokio::time::timeout(READ_RETRY_PAUSE, news).await;
             }
         };
         let late = |_| ProposeError::NotSent("no leader confirmed within the deadline".to_owned());
         tokio::time::timeout(deadline, reading).await.map_err(late)
-    }
-
-    /// Forms the cluster of these voters (id and peer address). To be called with the same list on one or all
-    /// of them; refused once initialized.
-    pub async fn initialize(&self, members: BTreeMap<u64, String>) -> Result<(), MembershipError> {
-        let members: BTreeMap<u64, BasicNode> =
-            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
-        let initializing = self.inner.raft.initialize(members);
-        initializing.await.map_err(|e| MembershipError::Refused(e.to_string()))
-    }
-
-    /// Whether this node has a vote or a log: it was initialized here or added by others before.
-    pub async fn is_initialized(&self) -> bool {
-        self.inner.raft.is_initialized().await.unwrap_or(true)
-    }
-
-    /// Adds a node that receives everything and has no vote, or changes the address of a member. Leader only.
-    pub async fn add_learner(&self, id: u64, address: String) -> Result<(), MembershipError> {
-        let nodes = BTreeMap::from([(id, BasicNode::new(&address))]);
-        let change = match self.inner.address(id) {
-            Some(known) if known == address => return Ok(()),
-            Some(_) => ChangeMembers::SetNodes(nodes),
-            None => ChangeMembers::AddNodes(nodes),
-        };
-        self.change_membership(change, true).await
-    }
-
-    /// Makes learners voters. Leader only.
-    pub async fn promote(&self, ids: BTreeSet<u64>) -> Result<(), MembershipError> {
-        self.change_membership(ChangeMembers::AddVoterIds(ids), true).await
-    }
-
-    /// Replaces the voters; former ones stay as learners. Leader only.
-    pub async fn change_voters(&self, ids: BTreeSet<u64>) -> Result<(), MembershipError> {
-        self.change_membership(ChangeMembers::ReplaceAllVoters(ids), true).await
-    }
-
-    /// Removes a member altogether. Leader only; a leader that removes itself steps down.
-    pub async fn remove(&self, id: u64) -> Result<(), MembershipError> {
-        let ids = BTreeSet::from([id]);
-        if self.voters().contains_key(&id) {
-            self.change_membership(ChangeMembers::RemoveVoters(ids), false).await
-        } else if self.learners().contains_key(&id) {
-            self.change_membership(ChangeMembers::RemoveNodes(ids), false).await
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Voters and their addresses, as of the latest membership known here.
-    pub fn voters(&self) -> BTreeMap<u64, String> {
-        self.inner.members(|membership| membership.voter_ids().collect())
-    }
-
-    pub fn learners(&self) -> BTreeMap<u64, String> {
-        self.inner.members(|membership| membership.membership().learner_ids().collect())
-    }
-
-    /// Hands leadership to a voter and waits until this node no longer leads. Leader only.
-    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
-        let inner = &self.inner;
-        if !inner.is_leader() {
-            return Err(MembershipError::NotLeader(inner.leader().map(|(id, _)| id)));
-        }
-        if to == inner.id {
-            return Ok(());
-        }
-        if !self.voters().contains_key(&to) {
-            return Err(MembershipError::Refused(format!("node {to} is not a voter")));
-        }
-        let mut leadership = inner.leadership.clone();
-        let stopped = |e: openraft::errors::Fatal<TypeConfig>| MembershipError::Unknown(e.to_string());
-        inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
-        let patience = Duration::from_millis(inner.config.election_max_ms * 2);
-        let handed_over = leadership.wait_for(|now| !now.is_leader);
-        match tokio::time::timeout(patience, handed_over).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(MembershipError::Unknown(format!("node {to} has not taken over yet"))),
-        }
-    }
-
-    /// Says that the process of node `id` is gone (its connection was reset and a new one refused). If it led, an
-    /// election begins now instead of after the election timeout. Safe if wrong: it costs an election.
-    pub fn peer_lost(&self, id: u64) {
-        let inner = self.inner.clone();
-        let seed = inner.next_seed();
-        let mut tasks = self.inner.tasks.lock();
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(tokio::spawn(scope(seed, async move { inner.replace_leader(id).await })));
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -398,35 +285,14 @@ impl RaftHandle {
             task.abort();
         }
     }
-
-    async fn change_membership(
-        &self,
-        change: ChangeMembers<u64, BasicNode>,
-        retain: bool,
-    ) -> Result<(), MembershipError> {
-        match self.inner.raft.change_membership(change, retain).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::Fatal(fatal)) => Err(MembershipError::Unknown(fatal.to_string())),
-            Err(RaftError::APIError(error)) => Err(match error {
-                ClientWriteError::ForwardToLeader(to) => MembershipError::NotLeader(to.leader_id),
-                ClientWriteError::LogEntryDiscarded(_) => MembershipError::Unknown(error.to_string()),
-                ClientWriteError::ChangeMembershipError(
-                    openraft::errors::ChangeMembershipError::InProgress(_),
-                ) => MembershipError::InProgress,
-                error => MembershipError::Refused(error.to_string()),
-            }),
-        }
-    }
 }
 
 impl Inner {
-    pub fn leader(&self) -> Option<(u64, u64)> {
-        let now = *self.leadership.borrow();
-        Some((now.leader?, now.term))
-    }
-
-    pub fn is_leader(&self) -> bool {
-        self.leadership.borrow().is_leader
+    /// Runs `task` on the runtime that Raft was started on, until Raft is shut down.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(self.runtime.spawn(task));
     }
 
     pub fn next_seed(&self) -> u64 {
@@ -437,15 +303,6 @@ impl Inner {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.get_node(&id).map(|node| node.addr.clone())
-    }
-
-    fn members(
-        &self,
-        ids: impl FnOnce(&crate::types::StoredMembership) -> Vec<u64>,
-    ) -> BTreeMap<u64, String> {
-        let membership = self.raft.server_metrics().borrow_watched().membership_config.clone();
-        let address = |id| membership.get_node(&id).map(|node| (id, node.addr.clone()));
-        ids(&membership).into_iter().filter_map(address).collect()
     }
 
     async fn enqueue(&self, count: u32, commands: Bytes, deadline: Instant, forwarded: bool) -> Outcome {
@@ -495,62 +352,6 @@ impl Inner {
         let confirmed = tokio::time::timeout(Duration::from_secs(1), confirming).await;
         let (read, _) = confirmed.ok()?.ok()?;
         Some(read.index())
-    }
-
-    /// Replaces a leader that is known to be gone, without waiting for its lease. The voters left agree on an
-    /// order without talking: the first campaigns at once, the others only stop honouring the lease, and
-    /// campaign in turn if nothing came of it (the first may lack entries).
-    async fn replace_leader(&self, lost: u64) {
-        let (vote, voters): (_, BTreeSet<u64>) = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            if metrics.current_leader != Some(lost) || lost == self.id {
-                return;
-            }
-            (metrics.vote, metrics.membership_config.voter_ids().collect())
-        };
-        let candidates: Vec<u64> = voters.into_iter().filter(|id| *id != lost).collect();
-        let Some(rank) = candidates.iter().position(|id| *id == self.id) else { return };
-        tracing::info!(lost, rank, "the leader is gone: election without its lease");
-        let pause = Duration::from_millis(self.config.heartbeat_ms);
-        for (turn, candidate) in candidates.into_iter().enumerate().take(rank + 1) {
-            if turn > 0 {
-                tokio::time::sleep(pause).await;
-            }
-            if self.raft.server_metrics().borrow_watched().vote != vote {
-                return;
-            }
-            let request = TransferLeaderRequest::new(vote, candidate, None);
-            // A refusal means that a vote has been given meanwhile; then the election goes on without this.
-            let _ = self.raft.handle_transfer_leader(request).await;
-        }
-    }
-}
-
-fn leadership_of(raft: &Raft<TypeConfig, StateMachine>) -> Leadership {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    Leadership {
-        term: metrics.vote.leader_id.term,
-        leader: metrics.current_leader,
-        is_leader: metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id),
-    }
-}
-
-async fn watch_leadership(inner: Arc<Inner>, publish: watch::Sender<Leadership>) {
-    let mut metrics = inner.raft.server_metrics();
-    loop {
-        let now = leadership_of(&inner.raft);
-        publish.send_if_modified(|known| {
-            let changed = *known != now;
-            *known = now;
-            changed
-        });
-        if metrics.changed().await.is_err() {
-            // Stopped: nobody leads here any more.
-            publish.send_modify(|known| *known = Leadership { leader: None, is_leader: false, ..*known });
-            return;
-        }
     }
 }
 

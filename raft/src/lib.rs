@@ -1,15 +1,18 @@
 //! Agreement on metadata and group offsets: openraft, with a log and snapshots on `storage::disk` and tonic
 //! between the nodes.
 //!
-//! `handle` is what the node uses: propose a command, follow the image, know the leader. Behind it are
+//! `handle` is what the node uses: propose a command, follow the image, know the leader (with `leadership` and
+//! `membership`). Behind it are
 //! `proposals` (many commands, few entries), `log` (entries and vote, durable), `state_machine` (entries to
 //! images), `state_store` and `snapshots` (quick starts, bounded logs), `network` and `service` (the two ends
 //! of a call).
 
 mod feed;
 mod handle;
-mod io;
+pub mod io;
+mod leadership;
 mod log;
+mod membership;
 mod network;
 mod proposals;
 mod service;
@@ -25,9 +28,11 @@ mod proto {
 }
 
 pub use feed::{ImageFeed, ImageReceiver};
-pub use handle::{Leadership, MembershipError, Metrics, ProposeError, RaftConfig, RaftHandle, StartError};
+pub use handle::{Metrics, ProposeError, RaftConfig, RaftHandle, StartError};
 pub use io::{BoxedIo, Connect, Io};
+pub use leadership::{LeaderChanges, Leadership};
 pub use log::{LogConfig, LogError, LogStore};
+pub use membership::{Membership, MembershipError};
 pub use service::RaftService;
 pub use state_store::{Applied, MemoryStateStore, SledStore, StateStore, StoredState};
 pub use types::scope;

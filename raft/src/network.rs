@@ -5,7 +5,7 @@
 //! Entries travel on a bidirectional stream, many requests in flight; a stream on which an answer is overdue
 //! is given up.
 
-use crate::io::Connect;
+use crate::io::{BoxedIo, Connect};
 use crate::proto::raft_client::RaftClient;
 use crate::proto::{Message, SnapshotChunk};
 use crate::types::{Snapshot, StreamAppendResult, TypeConfig, Vote};
@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +78,11 @@ impl Peers {
         RaftClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A connection of its own, to learn whether anybody listens.
+    pub async fn connect(&self, address: String) -> io::Result<BoxedIo> {
+        (self.connect)(address).await
     }
 
     fn channel(&self, address: &str) -> Channel {

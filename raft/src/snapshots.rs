@@ -8,6 +8,7 @@
 //! Numbers are little endian. A snapshot is written to a temporary file, synced, renamed, and its directory
 //! synced, before anything older is removed or the log purged: at any moment there is a whole one.
 
+use crate::io::create_dir_durably;
 use crate::log::crc32c;
 use crate::types::SnapshotMeta;
 use bytes::Bytes;
@@ -22,6 +23,9 @@ const HEADER_BYTES: usize = 28;
 /// Larger snapshots are neither read nor accepted from a peer.
 pub const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 
+/// Space that a snapshot leaves to the log.
+const RESERVED_BYTES: u64 = 16 << 20;
+
 #[derive(Clone, Debug)]
 pub struct SnapshotStore {
     disk: Arc<dyn Disk>,
@@ -29,12 +33,9 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Creates the directory and removes what an interrupted write left.
+    /// Creates the directory when missing.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
-        disk.create_dir_all(dir)?;
-        if let Some(parent) = dir.parent() {
-            disk.sync_dir(parent)?;
-        }
+        create_dir_durably(&*disk, dir)?;
         Ok(SnapshotStore { disk, dir: dir.to_owned() })
     }
 
@@ -57,6 +58,17 @@ impl SnapshotStore {
             io::Error::new(io::ErrorKind::InvalidData, format!("snapshot {}: {what}", path.display()))
         })?;
         Ok(Some((meta, image)))
+    }
+
+    /// Index of the newest snapshot, whether or not it reads back.
+    pub fn newest(&self) -> io::Result<Option<u64>> {
+        Ok(self.list()?.pop().map(|(index, _)| index))
+    }
+
+    /// Whether a snapshot can be written without taking the last space that others need.
+    pub fn has_room(&self) -> io::Result<bool> {
+        let last: u64 = self.disk.read_dir(&self.dir)?.iter().map(|e| e.len).max().unwrap_or(0);
+        Ok(self.disk.free_bytes(&self.dir)? >= last.saturating_mul(2).saturating_add(RESERVED_BYTES))
     }
 
     fn list(&self) -> io::Result<Vec<(u64, PathBuf)>> {

@@ -34,6 +34,7 @@ pub struct StateMachine {
     image: Image,
     applied: Applied,
     feed: ImageFeed,
+    snapshots: SnapshotStore,
     worker: StateWorkerHandle,
 }
 
@@ -47,9 +48,11 @@ impl StateMachine {
     ) -> io::Result<Self> {
         let stored = store.load()?;
         let jobs = Arc::new(Mutex::new(Jobs::default()));
-        let worker = StateWorker { jobs: jobs.clone(), store, usable: true, snapshots, unflushed: 0 };
+        let files = snapshots.clone();
+        let worker = StateWorker { jobs: jobs.clone(), store, usable: true, snapshots: files, unflushed: 0 };
         let worker = StateWorkerHandle { jobs, waker: host.spawn(Box::new(worker)) };
-        let mut machine = StateMachine { image: Image::default(), applied: Applied::default(), feed, worker };
+        let (image, applied) = (Image::default(), Applied::default());
+        let mut machine = StateMachine { image, applied, feed, snapshots, worker };
         if let Some(stored) = stored {
             machine.image = (*stored.image).clone();
             machine.applied = stored.applied;
@@ -118,6 +121,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
+    /// Declines while the disk is nearly full: a snapshot that fails would end Raft, one that is late does not.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        if !force && !self.snapshots.has_room().unwrap_or(true) {
+            tracing::warn!("no snapshot: the disk is nearly full");
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder { state: self.stored_state(), worker: self.worker.clone() }
     }
@@ -135,7 +147,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let (reply, done) = oneshot::channel();
-        self.worker.push(Task::Load { reply });
+        self.worker.push(Task::Load { state: self.stored_state(), reply });
         let found = answered(done).await??;
         Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
@@ -165,9 +177,20 @@ async fn answered<T>(done: oneshot::Receiver<T>) -> io::Result<T> {
 type Built = (SnapshotMeta, Bytes);
 
 enum Task {
-    Build { state: StoredState, reply: oneshot::Sender<io::Result<Built>> },
-    Install { meta: SnapshotMeta, bytes: Bytes, reply: oneshot::Sender<io::Result<()>> },
-    Load { reply: oneshot::Sender<io::Result<Option<Built>>> },
+    Build {
+        state: StoredState,
+        reply: oneshot::Sender<io::Result<Built>>,
+    },
+    Install {
+        meta: SnapshotMeta,
+        bytes: Bytes,
+        reply: oneshot::Sender<io::Result<()>>,
+    },
+    /// `state` is the present one, should the file not read back.
+    Load {
+        state: StoredState,
+        reply: oneshot::Sender<io::Result<Option<Built>>>,
+    },
 }
 
 #[derive(Default)]
@@ -238,7 +261,7 @@ impl Worker for StateWorker {
                 Some(Task::Install { meta, bytes, reply }) => {
                     drop(reply.send(self.snapshots.save(&meta, &bytes)));
                 }
-                Some(Task::Load { reply }) => drop(reply.send(self.snapshots.load())),
+                Some(Task::Load { state, reply }) => drop(reply.send(self.load(&state))),
             }
         }
     }
@@ -249,6 +272,20 @@ impl Worker for StateWorker {
 }
 
 impl StateWorker {
+    /// The last snapshot; one that does not read back is made again if the present state covers it.
+    fn load(&mut self, state: &StoredState) -> io::Result<Option<Built>> {
+        let damaged = match self.snapshots.load() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
+            result => return result,
+        };
+        let covered = self.snapshots.newest()? <= state.applied.log_id.map(|id| id.index);
+        if !covered {
+            return Err(damaged);
+        }
+        tracing::warn!(%damaged, "made again from the present state");
+        self.build(state).map(Some)
+    }
+
     fn build(&mut self, state: &StoredState) -> io::Result<Built> {
         let StoredState { applied, image } = state;
         let meta = SnapshotMeta { last_log_id: applied.log_id, last_membership: applied.membership.clone() };

@@ -44,13 +44,11 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Entries kept in memory besides those not flushed yet.
     pub cache_bytes: usize,
-    /// Tells this log's frames from any other bytes; need not be the same at each start.
-    pub salt: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { segment_bytes: 4 << 20, cache_bytes: 1 << 20, salt: 0 }
+        LogConfig { segment_bytes: 4 << 20, cache_bytes: 1 << 20 }
     }
 }
 
@@ -69,12 +67,13 @@ impl Debug for LogStore {
 
 impl LogStore {
     /// Opens or creates the log in `dir` and hands its writer to `host`. Blocks for the length of one read of
-    /// the log.
+    /// the log. `salt` tells this log's new segments from any other bytes; it need not be the same at each start.
     pub fn open(
         disk: Arc<dyn Disk>,
         host: &dyn WorkerHost,
         dir: &Path,
         config: &LogConfig,
+        salt: u64,
     ) -> Result<Self, LogError> {
         let recovered = recovery::open(&*disk, dir)?;
         let shared = Shared { state: recovered.state, ..Shared::default() };
@@ -85,7 +84,7 @@ impl LogStore {
             dir: dir.to_owned(),
             segments: recovered.segments,
             next_lsn: recovered.next_lsn,
-            salt: config.salt,
+            salt,
             limits: Limits {
                 segment_bytes: config.segment_bytes,
                 cache_bytes: config.cache_bytes,

@@ -7,6 +7,7 @@
 
 use super::frame::{self, FIRST_BLOCK_BYTES, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::state::{Location, LogState};
+use crate::io::create_dir_durably;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,10 +50,7 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
 }
 
 pub fn open(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError> {
-    disk.create_dir_all(dir)?;
-    if let Some(parent) = dir.parent() {
-        disk.sync_dir(parent)?;
-    }
+    create_dir_durably(disk, dir)?;
     let mut paths: Vec<(u64, PathBuf)> = disk
         .read_dir(dir)?
         .into_iter()
