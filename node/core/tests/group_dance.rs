@@ -400,3 +400,40 @@ fn leaving_is_for_members_only() {
     w.settle();
     assert_eq!(&*w.joined(j2).leader, "m2", "the leader is gone, another leads");
 }
+
+#[test]
+fn a_member_that_changes_its_mind_while_the_generation_is_being_agreed_waits_for_the_one_after() {
+    let mut w = World::new();
+    let m1 = w.introduce(0);
+    let first = w.join(0, dynamic(&m1));
+    w.advance(500);
+    assert_eq!(w.proposals.len(), 1);
+    let other = JoinRequest { protocols: vec![("range".into(), subscription("other", b""))], ..dynamic(&m1) };
+    let second = w.join(0, other);
+    assert_eq!(w.refused(first), GroupError::RebalanceInProgress);
+    w.agree_one();
+    w.show(0);
+    assert!(w.waits(second), "the first generation does not have its topics");
+    w.settle();
+    let answer = w.joined(second);
+    assert_eq!(answer.generation, Generation(2));
+    assert_eq!(*answer.members[0].metadata, *subscription("other", b""));
+    // The same again changes nothing: it is in there.
+    w.assign(&[answer]);
+}
+
+#[test]
+fn a_leader_that_syncs_twice_has_its_first_assignment_agreed_and_hears_of_it_on_the_second() {
+    let mut w = World::new();
+    let m1 = w.introduce(0);
+    let join = w.join(0, dynamic(&m1));
+    w.advance(500);
+    w.settle();
+    w.joined(join);
+    let first = w.sync(0, &m1, 1, &[("m1", b"first")]);
+    let second = w.sync(0, &m1, 1, &[("m1", b"second")]);
+    assert_eq!(w.refused(first), GroupError::RebalanceInProgress);
+    assert_eq!(w.proposals.len(), 1, "proposed once");
+    w.settle();
+    assert_eq!(w.synced(second), b"first");
+}

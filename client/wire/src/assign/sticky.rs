@@ -113,6 +113,13 @@ struct Balance<'a> {
     subscribed: Vec<Vec<usize>>,
 }
 
+/// One partition of a topic goes from one member to another.
+struct Pass {
+    giver: usize,
+    topic: usize,
+    taker: usize,
+}
+
 struct Topic<'a> {
     name: &'a str,
     /// Members, ascending.
@@ -196,13 +203,14 @@ impl<'a> Balance<'a> {
             if by_load.first().is_none_or(|(least, _)| least + 2 > load) {
                 break;
             }
-            let Some((path, to)) = self.path(from) else {
+            let Some(path) = self.path(from) else {
                 settled[from] = true;
                 continue;
             };
+            let to = path.first().expect("a chain has a pass").taker;
             let to_load = self.load[to];
-            for (giver, topic, taker) in path {
-                self.pass_on(giver, topic, taker);
+            for pass in path {
+                self.pass_on(pass);
             }
             by_load.remove(&(load, from));
             by_load.remove(&(to_load, to));
@@ -211,9 +219,9 @@ impl<'a> Balance<'a> {
         }
     }
 
-    /// The shortest chain of (giver, topic, taker) from a member to one with at least two partitions fewer;
-    /// of those equally near, to that with the fewest.
-    fn path(&self, from: usize) -> Option<(Vec<(usize, usize, usize)>, usize)> {
+    /// The shortest chain of passes from a member to one with at least two partitions fewer; of those
+    /// equally near, to that with the fewest. The last pass comes first.
+    fn path(&self, from: usize) -> Option<Vec<Pass>> {
         let mut came_by: Vec<Option<(usize, usize)>> = vec![None; self.load.len()];
         // All holders of a topic reach the same members through it.
         let mut passed = vec![false; self.topics.len()];
@@ -246,10 +254,10 @@ impl<'a> Balance<'a> {
         let mut path = Vec::new();
         let mut taker = to;
         while let Some((giver, topic)) = came_by[taker] {
-            path.push((giver, topic, taker));
+            path.push(Pass { giver, topic, taker });
             taker = giver;
         }
-        Some((path, to))
+        Some(path)
     }
 
     fn give(&mut self, topic: usize, partition: usize, member: usize) {
@@ -262,7 +270,7 @@ impl<'a> Balance<'a> {
     }
 
     /// One partition of the topic changes hands: if possible one that the giver did not hold before.
-    fn pass_on(&mut self, giver: usize, topic: usize, taker: usize) {
+    fn pass_on(&mut self, Pass { giver, topic, taker }: Pass) {
         let t = &mut self.topics[topic];
         let held = |partition: &usize| t.owner[*partition] == Some(giver);
         let partition = (0..t.owner.len())

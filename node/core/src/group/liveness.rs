@@ -84,7 +84,10 @@ impl GroupState {
         if generation != self.generation() {
             return Err(GroupError::IllegalGeneration);
         }
-        self.members.get_mut(member_id).expect("checked above").extend_session(now);
+        let member = self.members.get_mut(member_id).expect("checked above");
+        member.extend_session(now);
+        // It has something to commit, so it has its assignment (perhaps from another coordinator).
+        member.synced |= matches!(self.phase, Phase::Stable { .. });
         match self.phase {
             Phase::Empty => Err(GroupError::UnknownMemberId),
             // Nobody owns anything in this generation yet.
@@ -127,10 +130,8 @@ impl GroupState {
         let expired: Vec<_> = self
             .members
             .iter()
-            .filter(|(_, m)| !m.waits() && m.session_deadline <= now.mono_ms)
+            .filter(|(id, m)| m.session_deadline <= now.mono_ms && self.can_expire(id, m))
             .map(|(id, _)| id.clone())
-            // A static member that is just being replaced is back already.
-            .filter(|id| !self.replacing.contains_key(id))
             .collect();
         self.expel(expired, now);
         match &mut self.phase {

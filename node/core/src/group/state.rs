@@ -326,6 +326,11 @@ impl GroupState {
         if self.members.contains_key(id) { Ok(()) } else { Err(GroupError::UnknownMemberId) }
     }
 
+    /// Its session ends if nothing is heard of it. A static member that is being replaced is back already.
+    pub(super) fn can_expire(&self, id: &Arc<str>, member: &Member) -> bool {
+        !member.waits() && !self.replacing.contains_key(id)
+    }
+
     /// A rebalance waits as long as its slowest member may take.
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
         self.members.values().map(|m| u64::from(m.info.rebalance_timeout_ms)).max().unwrap_or(0)
@@ -390,7 +395,9 @@ impl GroupState {
         };
         self.deadline = phase
             .into_iter()
-            .chain(self.members.values().filter(|m| !m.waits()).map(|m| m.session_deadline))
+            .chain(
+                self.members.iter().filter(|(id, m)| self.can_expire(id, m)).map(|(_, m)| m.session_deadline),
+            )
             .chain(self.pending_ids.values().copied())
             .chain(self.replacing.values().map(|r| r.retry_at))
             .chain(self.assigning.iter().map(|a| a.retry_at))
