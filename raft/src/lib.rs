@@ -30,7 +30,7 @@ mod proto {
 pub use feed::{ImageFeed, ImageReceiver};
 pub use handle::{Metrics, ProposeError, RaftConfig, RaftHandle, StartError};
 pub use io::{BoxedIo, Connect, Io};
-pub use leadership::{LeaderChanges, Leadership};
+pub use leadership::Leadership;
 pub use log::{LogConfig, LogError, LogStore};
 pub use membership::{Membership, MembershipError};
 pub use service::RaftService;
