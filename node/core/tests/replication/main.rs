@@ -16,7 +16,7 @@ use profile::{PROFILES, Profile};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Stats, World, mix};
 
-const WALKS: u64 = 400;
+const WALKS: u64 = 1_000;
 
 fn walks() -> u64 {
     std::env::var("STRANDLINE_WALKS").ok().and_then(|n| n.parse().ok()).unwrap_or(WALKS)
@@ -91,6 +91,20 @@ fn reached(name: &str, what: &[(&str, u64)]) {
     for (event, times) in what {
         assert!(*times >= 5, "profile {name} reached '{event}' only {times} times");
     }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_while_messages_come_twice_late_and_in_any_order() {
+    let s = explore("messages");
+    reached(
+        "messages",
+        &[
+            ("diverging truncation", s.truncations),
+            ("stale answers ignored", s.ignored),
+            ("acknowledgement between fetches", s.acks),
+            ("committed in a later epoch", s.committed_later),
+        ],
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@ pub struct Profile {
     /// Value of the topic's `flush`.
     pub flush: &'static str,
     pub unclean: bool,
+    /// One message in so many is delivered out of order, or to another leader.
+    pub disorder: u64,
     pub weights: Weights,
 }
 
@@ -67,10 +69,17 @@ const BASE: Weights = Weights {
 };
 
 const fn profile(name: &'static str, weights: Weights) -> Profile {
-    Profile { name, steps: 350, flush: "ack", unclean: false, weights }
+    Profile { name, steps: 350, flush: "ack", unclean: false, disorder: 3, weights }
 }
 
 pub const PROFILES: &[Profile] = &[
+    Profile {
+        disorder: 1,
+        ..profile(
+            "messages",
+            Weights { duplicate: 24, disconnect: 24, elect: 6, fence: 2, time: 16, lose: 4, ..BASE },
+        )
+    },
     profile("elections", Weights { fence: 2, elect: 3, min_isr: 1, time: 24, ..BASE }),
     profile("power loss", Weights { crash: 4, clean_stop: 1, fence: 1, elect: 1, ..BASE }),
     profile(
@@ -87,10 +96,10 @@ pub const PROFILES: &[Profile] = &[
             ..BASE
         },
     ),
-    profile("damage", Weights { damage: 2, crash: 1, elect: 1, fence: 1, ..BASE }),
+    profile("damage", Weights { damage: 3, crash: 4, elect: 1, fence: 1, attend: 64, ..BASE }),
     profile(
         "reassignment",
-        Weights { set_replicas: 4, delete_records: 2, elect: 1, crash: 1, time: 16, attend: 64, ..BASE },
+        Weights { set_replicas: 4, delete_records: 12, elect: 1, crash: 1, time: 16, attend: 64, ..BASE },
     ),
     Profile {
         flush: "os",
@@ -98,7 +107,7 @@ pub const PROFILES: &[Profile] = &[
     },
     Profile {
         unclean: true,
-        ..profile("unclean", Weights { elect_unclean: 4, crash: 3, fence: 3, elect: 1, ..BASE })
+        ..profile("unclean", Weights { elect_unclean: 16, crash: 4, fence: 14, elect: 2, attend: 32, ..BASE })
     },
     profile(
         "everything",
@@ -109,7 +118,7 @@ pub const PROFILES: &[Profile] = &[
             elect: 2,
             min_isr: 1,
             damage: 1,
-            delete_records: 1,
+            delete_records: 6,
             set_replicas: 2,
             time: 24,
             ..BASE

@@ -180,9 +180,17 @@ impl World {
         }
         // Mostly the oldest: in order, as streams are.
         let any = dice.below(self.net.len() as u64) as usize;
-        let index = if dice.one_in(3) { any } else { 0 };
+        let index = if dice.one_in(self.profile.disorder) { any } else { 0 };
         let at_most = 1 + dice.below(4) as usize;
-        let message = self.net.remove(index);
+        let mut message = self.net.remove(index);
+        if let Message::Fetch { to, .. } | Message::Ack { to, .. } = &mut message
+            && !matches!(self.nodes[to].position, Position::Leader(_))
+            && dice.one_in(self.profile.disorder)
+        {
+            // As if it had been under way for long: whoever leads by then.
+            let leads = |id: &BrokerId| matches!(self.nodes[id].position, Position::Leader(_));
+            *to = (1..=BROKERS).map(BrokerId).find(leads).unwrap_or(*to);
+        }
         let line = format!("delivered: {message:?}");
         self.deliver_message(message, at_most);
         Some(line)
@@ -406,7 +414,7 @@ impl World {
     /// A broker, or the controller for it, does what its state asks for: start, register, report, unfence.
     fn attend(&mut self, dice: &mut Dice) -> Option<String> {
         let id = dice.broker();
-        let found = (self.profile.weights.damage > 0 && dice.one_in(12)).then(|| dice.below(64));
+        let found = (self.profile.weights.damage > 0 && dice.one_in(4)).then(|| dice.below(64));
         let answer_lost = dice.one_in(8);
         self.attend_to(id, found, answer_lost)
     }
