@@ -131,9 +131,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigError> {
     {
         for violation in violations {
             let origin = merge.origins.get(violation.key).cloned().unwrap_or(Origin::Default);
-            merge
-                .problems
-                .push(Problem { origin, message: violation.to_string() });
+            merge.problems.push(Problem { origin, message: violation.to_string() });
         }
     }
     if merge.problems.is_empty() {

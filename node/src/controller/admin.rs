@@ -1,0 +1,215 @@
+//! What administrators ask for, on whichever node they ask: decided from the image, proposed to Raft.
+
+use super::Controller;
+use crate::error::ServeError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_core::controller::placement::{self, PlacementError};
+use strandline_core::controller::reassignment::{self, DrainProgress};
+use strandline_metadata::{Command, Election, Image, Rejection, Response, Topic, TopicConfigs, configs};
+use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
+
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Partitions that one request may create: one Raft entry.
+const MAX_NEW_PARTITIONS: i32 = 10_000;
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+
+/// A topic as it was created.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub id: TopicId,
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+pub struct NewTopic {
+    pub name: String,
+    /// `None`: the default.
+    pub partitions: Option<i32>,
+    /// `None`: the default, shrunk to the live brokers.
+    pub replication: Option<i32>,
+    pub configs: BTreeMap<String, String>,
+    /// Say what would be done, and do nothing.
+    pub validate_only: bool,
+}
+
+impl Controller {
+    pub async fn create_topic(&self, new: NewTopic) -> Result<Created, ServeError> {
+        let image = self.context.image();
+        let config = &self.context.config;
+        let live = image.brokers.values().filter(|b| !b.fenced && !b.draining).count();
+        let partitions = new.partitions.unwrap_or(config.num_partitions);
+        if !(1..=MAX_NEW_PARTITIONS).contains(&partitions) {
+            let why =
+                format!("a topic is created with 1 to {MAX_NEW_PARTITIONS} partitions, not {partitions}");
+            return Err(ServeError::InvalidPartitions(why));
+        }
+        let replication = match new.replication {
+            Some(asked) if asked < 1 => {
+                return Err(ServeError::InvalidReplication(format!(
+                    "{asked} replicas: at least 1 is needed"
+                )));
+            }
+            Some(asked) => asked,
+            None => (config.default_replication_factor as usize).min(live.max(1)) as i32,
+        };
+        let mut settings: TopicConfigs = config
+            .topic_defaults(replication as u32)
+            .into_iter()
+            .map(|(key, value)| (Arc::from(key), Arc::from(value)))
+            .collect();
+        settings.extend(new.configs.iter().map(|(k, v)| (Arc::from(k.as_str()), Arc::from(v.as_str()))));
+        configs::validate(&settings).map_err(ServeError::Rejected)?;
+        if image.topic_by_name(&new.name).is_some() {
+            return Err(ServeError::Rejected(Rejection::TopicExists(new.name.as_str().into())));
+        }
+        let seed = self.context.random_u64();
+        let assignments = placement::place(&image, None, partitions as usize, replication as usize, seed)
+            .map_err(placement_error)?;
+        let id = TopicId(self.context.fresh_uuid());
+        if !new.validate_only {
+            let command = Command::CreateTopic {
+                id,
+                name: new.name.as_str().into(),
+                assignments,
+                configs: settings,
+                now_ms: self.context.env.wall_clock_ms(),
+            };
+            self.context.propose(command, DEADLINE).await?;
+            // Whoever asks this node next finds the topic.
+            self.context.linearize().await?;
+        }
+        Ok(Created { id, partitions, replication })
+    }
+
+    fn topic<'a>(&self, image: &'a Image, name: &str) -> Result<&'a Arc<Topic>, ServeError> {
+        image.topic_by_name(name).ok_or_else(|| ServeError::UnknownTopic(name.to_owned()))
+    }
+
+    pub async fn delete_topic(&self, name: &str) -> Result<(), ServeError> {
+        self.context.linearize().await?;
+        let image = self.context.image();
+        let id = self.topic(&image, name)?.id;
+        self.propose_and_see(Command::DeleteTopic { id }).await
+    }
+
+    /// Raises the number of partitions to `total`.
+    pub async fn add_partitions(&self, name: &str, total: i32) -> Result<(), ServeError> {
+        self.context.linearize().await?;
+        let image = self.context.image();
+        let topic = self.topic(&image, name)?;
+        let more = total.checked_sub(topic.partitions).unwrap_or(0);
+        if more <= 0 || more > MAX_NEW_PARTITIONS {
+            let why = format!("the topic has {} partitions; partitions can only be added", topic.partitions);
+            return Err(ServeError::InvalidPartitions(why));
+        }
+        let first = TopicPartition { topic: topic.id, partition: PartitionId(0) };
+        let replication = image.partition(first).map_or(1, |p| p.target_replication());
+        let seed = self.context.random_u64();
+        let assignments = placement::place(&image, Some(topic.id), more as usize, replication, seed)
+            .map_err(placement_error)?;
+        let command = Command::AddPartitions { topic: topic.id, expected: topic.partitions, assignments };
+        self.propose_and_see(command).await
+    }
+
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        set: BTreeMap<String, String>,
+        unset: Vec<String>,
+    ) -> Result<(), ServeError> {
+        self.context.linearize().await?;
+        let image = self.context.image();
+        let topic = self.topic(&image, name)?.id;
+        let set = set.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
+        let unset: BTreeSet<Arc<str>> = unset.into_iter().map(Arc::from).collect();
+        self.propose_and_see(Command::AlterTopicConfigs { topic, set, unset }).await
+    }
+
+    pub async fn elect_leader(&self, tp: TopicPartition, kind: Election) -> Result<(), ServeError> {
+        self.propose_and_see(Command::ElectLeader { tp, kind }).await
+    }
+
+    /// Sets the wanted replicas (`None` cancels); the controller carries it out.
+    pub async fn reassign(
+        &self,
+        tp: TopicPartition,
+        target: Option<Vec<BrokerId>>,
+    ) -> Result<(), ServeError> {
+        self.context.linearize().await?;
+        let image = self.context.image();
+        let command = match target {
+            Some(target) => Command::SetReassignment { tp, target: Some(target) },
+            None => {
+                let agreed = image.partition(tp).ok_or(ServeError::UnknownPartition)?;
+                reassignment::cancel(tp, agreed)
+            }
+        };
+        self.propose_and_see(command).await
+    }
+
+    pub async fn allocate_producer_ids(&self, count: u32) -> Result<i64, ServeError> {
+        match self.context.propose(Command::AllocateProducerIds { count }, DEADLINE).await? {
+            Response::ProducerIds { first, .. } => Ok(first),
+            other => Err(ServeError::ProposalUnknown(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Proposes, and waits until this node's own image shows it.
+    async fn propose_and_see(&self, command: Command) -> Result<(), ServeError> {
+        self.context.propose(command, DEADLINE).await?;
+        self.context.linearize().await
+    }
+
+    // ---- removing a node ----
+
+    /// Marks the node as leaving: its replicas move away and it gets no leadership.
+    pub async fn begin_removal(&self, id: BrokerId) -> Result<(), ServeError> {
+        self.context.linearize().await?;
+        let image = self.context.image();
+        let broker = image.broker(id).ok_or(ServeError::Rejected(Rejection::UnknownBroker(id)))?;
+        let others = image.brokers.values().filter(|b| b.id != id && !b.fenced && !b.draining).count();
+        if others == 0 {
+            return Err(ServeError::InvalidRequest(
+                "no other live node could take over this node's data; start one first".to_owned(),
+            ));
+        }
+        if broker.draining {
+            return Ok(());
+        }
+        self.propose_and_see(Command::SetDraining { id, draining: true }).await
+    }
+
+    /// How far the removal has come, after a short wait.
+    pub async fn removal_progress(&self, id: BrokerId) -> DrainProgress {
+        tokio::time::sleep(DRAIN_LOOK).await;
+        reassignment::drain_progress(&self.context.image(), id)
+    }
+
+    /// Takes a drained node out of the cluster: fenced, out of Raft, forgotten.
+    pub async fn finish_removal(&self, id: BrokerId) -> Result<(), ServeError> {
+        loop {
+            self.context.linearize().await?;
+            let image = self.context.image();
+            let Some(broker) = image.broker(id) else { return Ok(()) };
+            if self.context.raft.voters().contains_key(&id.0) && self.context.raft.voters().len() > 1 {
+                // The controller replaces a draining voter by another member, or shrinks the set.
+                tokio::time::sleep(DRAIN_LOOK).await;
+                continue;
+            }
+            if !broker.fenced {
+                self.context.propose(Command::FenceBroker { id, epoch: broker.epoch }, DEADLINE).await?;
+                continue;
+            }
+            return self.propose_and_see(Command::UnregisterBroker { id }).await;
+        }
+    }
+}
+
+fn placement_error(error: PlacementError) -> ServeError {
+    match error {
+        PlacementError::NotEnoughBrokers { .. } => ServeError::InvalidReplication(error.to_string()),
+        PlacementError::Nothing => ServeError::InvalidPartitions(error.to_string()),
+    }
+}

@@ -1,0 +1,266 @@
+//! The controller's task: where Raft leads, it carries sessions, probes and proposals between the world and
+//! the deciding `core::controller`. On other nodes it only turns session streams away.
+
+mod admin;
+
+pub use admin::NewTopic;
+
+use crate::context::Context;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use strandline_core::controller::{
+    Beat, BeatVerdict, Controller as Core, ControllerConfig, Effect, ProbeOutcome,
+};
+use strandline_raft::Leadership;
+use strandline_record::{BrokerEpoch, BrokerId};
+use strandline_wire::peer::{SessionBeat, SessionReply};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+/// Events that may wait; a beat lost beyond that comes again.
+const QUEUE: usize = 4096;
+const TICK: Duration = Duration::from_millis(50);
+const PROBE_DEADLINE: Duration = Duration::from_millis(300);
+const PROPOSE_DEADLINE: Duration = Duration::from_secs(5);
+const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
+
+type Replies = mpsc::Sender<Result<SessionReply, Status>>;
+
+/// What happens on session streams.
+pub enum SessionEvent {
+    Beat { broker: BrokerId, session: u64, beat: SessionBeat },
+    Closed { broker: BrokerId, session: u64 },
+}
+
+enum Event {
+    Opened { broker: BrokerId, session: u64, replies: Replies },
+    Session(SessionEvent),
+    Probed { broker: BrokerId, outcome: ProbeOutcome },
+}
+
+#[derive(Debug)]
+pub struct Controller {
+    context: Arc<Context>,
+    events: mpsc::Sender<Event>,
+    queue: parking_lot::Mutex<Option<mpsc::Receiver<Event>>>,
+    next_session: AtomicU64,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Event")
+    }
+}
+
+impl Controller {
+    pub fn new(context: Arc<Context>) -> Arc<Self> {
+        let (events, queue) = mpsc::channel(QUEUE);
+        let queue = parking_lot::Mutex::new(Some(queue));
+        Arc::new(Controller { context, events, queue, next_session: AtomicU64::new(1) })
+    }
+
+    /// A session stream begins; the number names it in later events.
+    pub fn open_session(&self, broker: BrokerId, replies: Replies) -> u64 {
+        let session = self.next_session.fetch_add(1, Ordering::Relaxed);
+        self.push(Event::Opened { broker, session, replies });
+        session
+    }
+
+    pub fn send(&self, event: SessionEvent) {
+        self.push(Event::Session(event));
+    }
+
+    fn push(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            tracing::warn!("the controller's queue is full; a session event is lost");
+        }
+    }
+
+    /// Runs until the node stops.
+    pub async fn run(self: Arc<Self>) {
+        let Some(mut queue) = self.queue.lock().take() else { return };
+        let mut leadership = self.context.raft.leadership();
+        while !self.context.stopping.is_cancelled() {
+            if self.context.raft.is_leader() {
+                self.lead(&mut queue, &mut leadership).await;
+            }
+            tokio::select! {
+                biased;
+                () = self.context.stopping.cancelled() => return,
+                _ = leadership.changed() => {}
+                event = queue.recv() => match event {
+                    Some(Event::Opened { replies, .. }) if !self.context.raft.is_leader() => turn_away(&replies),
+                    // It may have just become the leader: the stream must not be lost.
+                    Some(event) => self.push(event),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// While this node leads Raft.
+    async fn lead(
+        self: &Arc<Self>,
+        queue: &mut mpsc::Receiver<Event>,
+        leadership: &mut watch::Receiver<Leadership>,
+    ) {
+        tracing::info!(node = %self.context.id, "this node is the controller");
+        let mut images = self.context.raft.images();
+        let mut image = self.context.image();
+        let config = ControllerConfig {
+            session_timeout_ms: self.context.config.broker_session_timeout.as_millis() as u64,
+            balance_after_ms: self.context.config.leader_imbalance_check_interval.as_millis() as u64,
+            ..ControllerConfig::default()
+        };
+        let mut core = Core::new(self.context.id, config, &image, self.context.now_ms());
+        let mut streams: BTreeMap<u64, Replies> = BTreeMap::new();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let effects = tokio::select! {
+                biased;
+                () = self.context.stopping.cancelled() => return,
+                _ = leadership.changed() => {
+                    if !self.context.raft.is_leader() {
+                        // Dropping the streams tells the brokers at once.
+                        tracing::info!(node = %self.context.id, "this node is no longer the controller");
+                        return;
+                    }
+                    Vec::new()
+                }
+                event = queue.recv() => match event {
+                    Some(event) => self.event(&mut core, &image, &mut streams, event),
+                    None => return,
+                },
+                (newer, delta) = images.changed() => {
+                    image = newer;
+                    core.image(&image, &delta, self.context.now_ms())
+                }
+                _ = tick.tick() => {
+                    let membership = self.membership();
+                    core.tick(&image, &membership, self.context.now_ms())
+                }
+            };
+            for effect in effects {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn event(
+        &self,
+        core: &mut Core,
+        image: &strandline_metadata::Image,
+        streams: &mut BTreeMap<u64, Replies>,
+        event: Event,
+    ) -> Vec<Effect> {
+        let now_ms = self.context.now_ms();
+        match event {
+            Event::Opened { broker, session, replies } => {
+                streams.insert(session, replies);
+                core.stream_opened(broker, session);
+                Vec::new()
+            }
+            Event::Session(SessionEvent::Beat { broker, session, beat }) => {
+                let beat = Beat {
+                    id: broker,
+                    epoch: BrokerEpoch(beat.broker_epoch),
+                    metadata_index: beat.metadata_index,
+                    wants_unfenced: beat.wants_unfenced,
+                    shutting_down: beat.shutting_down,
+                };
+                let (reply, effects) = core.beat(&beat, image, now_ms);
+                if let Some(replies) = streams.get(&session) {
+                    let wire = SessionReply {
+                        accepted: reply.verdict != BeatVerdict::Stale,
+                        message: match reply.verdict {
+                            BeatVerdict::Stale => "another registration of this broker is current".to_owned(),
+                            _ => String::new(),
+                        },
+                        metadata_index: image.index,
+                        may_shut_down: reply.may_shut_down,
+                    };
+                    let _ = replies.try_send(Ok(wire)); // A full queue: the next beat is answered.
+                }
+                effects
+            }
+            Event::Session(SessionEvent::Closed { broker, session }) => {
+                streams.remove(&session);
+                core.stream_closed(broker, session, image, now_ms)
+            }
+            Event::Probed { broker, outcome } => core.probed(broker, outcome, image, now_ms),
+        }
+    }
+
+    fn membership(&self) -> strandline_core::controller::Membership {
+        let membership = self.context.raft.membership();
+        let ids = |set: BTreeSet<u64>| set.into_iter().map(BrokerId).collect();
+        strandline_core::controller::Membership {
+            voters: ids(membership.voters),
+            learners: ids(membership.learners),
+            caught_up: ids(membership.caught_up),
+            changing: membership.changing,
+        }
+    }
+
+    /// Effects run on their own; the image, or Raft's membership, shows what came of them.
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let context = &this.context;
+            let done = match effect {
+                Effect::Propose(command) => {
+                    tracing::debug!(?command, "the controller proposes");
+                    context
+                        .propose(command, PROPOSE_DEADLINE)
+                        .await
+                        .map(|_| ())
+                        .map_err(|error| error.to_string())
+                }
+                Effect::Probe { id, endpoint } => {
+                    let outcome = this.probe(&endpoint).await;
+                    this.push(Event::Probed { broker: id, outcome });
+                    Ok(())
+                }
+                Effect::AddLearner { id, endpoint } => {
+                    bounded(context.raft.add_learner(id.0, endpoint.to_string())).await
+                }
+                Effect::ChangeVoters(voters) => {
+                    bounded(context.raft.change_voters(voters.into_iter().map(|id| id.0).collect())).await
+                }
+                Effect::RemoveLearner(id) => bounded(context.raft.remove(id.0)).await,
+                Effect::TransferLeadership { to } => bounded(context.raft.transfer_leader(to.0)).await,
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "a decision of the controller had no effect");
+            }
+        });
+    }
+
+    async fn probe(&self, endpoint: &str) -> ProbeOutcome {
+        use crate::peers::ProbeError;
+        match self.context.peers.probe(endpoint, self.context.id.0, PROBE_DEADLINE).await {
+            Ok(reply) => ProbeOutcome::Alive {
+                epoch: (reply.broker_epoch != 0).then_some(BrokerEpoch(reply.broker_epoch)),
+            },
+            Err(ProbeError::NoProcess) => ProbeOutcome::Refused,
+            Err(ProbeError::NoAnswer(_)) => ProbeOutcome::Unreachable,
+        }
+    }
+}
+
+async fn bounded<E: std::fmt::Display>(
+    change: impl std::future::Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    match tokio::time::timeout(MEMBERSHIP_DEADLINE, change).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err("it took too long".to_owned()),
+    }
+}
+
+fn turn_away(replies: &Replies) {
+    let message = "this node is not the controller".to_owned();
+    let _ = replies.try_send(Ok(SessionReply { accepted: false, message, ..Default::default() }));
+}

@@ -1,0 +1,428 @@
+//! One replica of one partition on this node: a thin shell around the deciding `core::partition` and the
+//! partition's log.
+//!
+//! Every event locks the state briefly, lets the core decide, and collects what follows ([`After`]); that is
+//! carried out once the lock is released: answers to producers, wake-ups, proposals. Lock order: partition
+//! state, then the log's own lock, then a replication session's or fetcher's queue. No lock is held over an
+//! await or a read of cold data.
+//!
+//! Invariants: at most one role at a time; a role of an older leader epoch never answers anything once
+//! [`Partition::apply`] has seen a newer one; the log is written only under the state lock.
+
+mod leader_side;
+mod leading;
+mod produce;
+mod replica_side;
+mod wait;
+
+pub use leader_side::{Fetched, ReadRequest};
+pub use produce::{Acks, Completion, ProduceCall, ProduceResult, Produced};
+pub use replica_side::Then;
+pub use wait::FetchWaiter;
+
+use crate::context::Context;
+use crate::error::ServeError;
+use crate::replica::Fetchers;
+use leading::Leading;
+use parking_lot::Mutex;
+use replica_side::Following;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use strandline_core::partition::{
+    Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, desired_role,
+};
+use strandline_metadata::configs::{FlushMode, TimestampType, TopicSettings};
+use strandline_metadata::{Command, Image, Response, Topic};
+use strandline_record::{LeaderEpoch, Offset, TopicPartition};
+use strandline_storage::{LogConfig, PartitionLog};
+use wait::Waiters;
+
+/// How long a proposal about this partition is tried before the core is told nothing came of it.
+const ALTER_DEADLINE: Duration = Duration::from_secs(5);
+/// A damage report without effect is sent again after this.
+const REPORT_AGAIN_MS: u64 = 1_000;
+
+pub struct Partition {
+    tp: TopicPartition,
+    topic: Arc<str>,
+    context: Arc<Context>,
+    fetchers: Arc<Fetchers>,
+    log: Arc<PartitionLog>,
+    state: Mutex<State>,
+    this: Weak<Partition>,
+}
+
+struct State {
+    role: RoleState,
+    settings: TopicSettings,
+    /// What this replica knows as visible, kept across roles. Forgotten at a restart, which is safe.
+    high_watermark: Offset,
+    /// The leader epoch in which it learnt that.
+    high_watermark_epoch: LeaderEpoch,
+    damage: Option<Damage>,
+    reported_at_ms: Option<u64>,
+    truncations: u64,
+    /// Numbers of requests grow across roles.
+    last_request: u64,
+    waiters: Waiters,
+    stopped: bool,
+}
+
+enum RoleState {
+    Idle(IdleReason),
+    Leader(Box<Leading>),
+    Follower(Box<Following>),
+}
+
+/// What follows from an event, carried out without the lock.
+#[derive(Default)]
+#[must_use]
+struct After {
+    done: Vec<(Completion, ProduceResult)>,
+    wake: Vec<Weak<FetchWaiter>>,
+    propose: Option<Command>,
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Partition({})", self.tp)
+    }
+}
+
+impl Partition {
+    /// Opens (or creates) the log. The partition is idle until metadata is applied.
+    pub fn open(
+        context: Arc<Context>,
+        fetchers: Arc<Fetchers>,
+        tp: TopicPartition,
+        topic: &Topic,
+    ) -> Result<Arc<Self>, ServeError> {
+        let settings = TopicSettings::from_configs(&topic.configs, 1);
+        let log = context
+            .store
+            .open_log(tp, &log_config(&settings))
+            .map_err(|error| ServeError::Storage(error.to_string()))?;
+        let damage = log.damaged().map(|_| Damage { found_in: None });
+        let partition = Arc::new_cyclic(|this: &Weak<Partition>| Partition {
+            tp,
+            topic: topic.name.clone(),
+            context,
+            fetchers,
+            state: Mutex::new(State {
+                role: RoleState::Idle(IdleReason::NotRegistered),
+                settings,
+                high_watermark: log.log_start(),
+                high_watermark_epoch: LeaderEpoch(0),
+                damage,
+                reported_at_ms: None,
+                truncations: 0,
+                last_request: 0,
+                waiters: Waiters::default(),
+                stopped: false,
+            }),
+            log,
+            this: this.clone(),
+        });
+        let weak = Arc::downgrade(&partition);
+        partition.log.set_flush_listener(Arc::new(move |_| {
+            if let Some(partition) = weak.upgrade() {
+                partition.flushed();
+            }
+        }));
+        Ok(partition)
+    }
+
+    pub fn tp(&self) -> TopicPartition {
+        self.tp
+    }
+
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Follows the image: same role → the core hears of it; another → the old role ends, the new begins.
+    pub fn apply(&self, image: &Image, agreed: &strandline_metadata::Partition) {
+        let now_ms = self.context.now_ms();
+        let mut after = After::default();
+        {
+            let mut state = self.state.lock();
+            if state.stopped {
+                return;
+            }
+            if let Some(topic) = image.topics.get(&self.tp.topic) {
+                self.see_settings(&mut state, topic, agreed);
+            }
+            self.see_damage(&mut state, Some(image));
+            let registered = self.context.broker_epoch();
+            let desired = desired_role(self.context.id, registered, image, self.tp, state.damage);
+            if state.damage.is_some() && matches!(desired, Role::Follower { .. } | Role::Leader { .. }) {
+                self.repair(&mut state);
+            }
+            let effects = match (&mut state.role, desired) {
+                (RoleState::Leader(leading), Role::Leader { epoch }) if leading.core.epoch() == epoch => {
+                    Some(leading.core.image(image, now_ms))
+                }
+                (RoleState::Follower(following), Role::Follower { leader, epoch })
+                    if following.core.epoch() == epoch && following.leader == leader =>
+                {
+                    None
+                }
+                (RoleState::Idle(reason), Role::Idle(desired)) => {
+                    *reason = desired;
+                    None
+                }
+                _ => self.change_role(&mut state, image, agreed, desired, now_ms, &mut after),
+            };
+            if let Some(effects) = effects {
+                self.follow_up(&mut state, effects, &mut after);
+            }
+            self.report_damage(&mut state, now_ms, &mut after);
+        }
+        self.carry_out(after);
+    }
+
+    fn change_role(
+        &self,
+        state: &mut State,
+        image: &Image,
+        agreed: &strandline_metadata::Partition,
+        desired: Role,
+        now_ms: u64,
+        after: &mut After,
+    ) -> Option<Effects> {
+        self.end_role(state, IdleReason::NoLeader, after);
+        tracing::debug!(partition = %self.tp, topic = %self.topic, role = ?desired, "role");
+        match desired {
+            Role::Idle(reason) => {
+                state.role = RoleState::Idle(reason);
+                None
+            }
+            Role::Leader { epoch } => {
+                let core = Leader::new(LeaderStart {
+                    me: self.context.id,
+                    tp: self.tp,
+                    image,
+                    config: LeaderConfig {
+                        lag_max_ms: self.context.config.replica_lag_time_max.as_millis() as u64,
+                        ..LeaderConfig::default()
+                    },
+                    log_start: self.log.log_start(),
+                    log_end: self.log.log_end(),
+                    flushed: self.log.flushed_end(),
+                    high_watermark: state.high_watermark.min(self.log.log_end()),
+                    high_watermark_epoch: state.high_watermark_epoch,
+                    truncations: state.truncations,
+                    now_ms,
+                });
+                state.high_watermark = core.high_watermark();
+                state.high_watermark_epoch = epoch;
+                state.role = RoleState::Leader(Box::new(Leading::new(core)));
+                Some(Effects::default())
+            }
+            Role::Follower { leader, epoch } => {
+                self.begin_following(state, leader, epoch, agreed);
+                None
+            }
+        }
+    }
+
+    /// Leaves the current role; what waited on it ends.
+    fn end_role(&self, state: &mut State, reason: IdleReason, after: &mut After) {
+        match std::mem::replace(&mut state.role, RoleState::Idle(reason)) {
+            RoleState::Idle(_) => {}
+            RoleState::Leader(leading) => {
+                state.high_watermark = leading.core.high_watermark();
+                state.high_watermark_epoch = leading.core.epoch();
+                leading.abandon(&mut after.done);
+                after.wake.extend(state.waiters.take());
+            }
+            RoleState::Follower(following) => self.end_following(state, *following),
+        }
+    }
+
+    fn see_settings(&self, state: &mut State, topic: &Topic, agreed: &strandline_metadata::Partition) {
+        let settings = TopicSettings::from_configs(&topic.configs, agreed.target_replication());
+        if settings != state.settings {
+            state.settings = settings;
+            self.log.set_config(log_config(&settings));
+        }
+    }
+
+    /// Carries the core's effects into `after`. Waiting produces and readers are looked at whenever the
+    /// marks may have moved.
+    fn follow_up(&self, state: &mut State, effects: Effects, after: &mut After) {
+        if let RoleState::Leader(leading) = &mut state.role {
+            leading.take_acknowledged(&mut after.done);
+            if effects.high_watermark.is_some() {
+                after.wake.extend(state.waiters.take());
+            }
+        }
+        if effects.alter.is_some() {
+            after.propose = effects.alter;
+        }
+        if let Some(why) = effects.deposed {
+            tracing::debug!(partition = %self.tp, ?why, "deposed");
+            self.end_role(state, IdleReason::NoLeader, after);
+        }
+    }
+
+    fn carry_out(&self, after: After) {
+        for (completion, result) in after.done {
+            completion.complete(result);
+        }
+        for waiter in after.wake {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.wake();
+            }
+        }
+        if let Some(command) = after.propose {
+            self.propose(command);
+        }
+    }
+
+    /// Proposals run on their own; the core bounds how many there are by its resend pause.
+    fn propose(&self, command: Command) {
+        let Some(partition) = self.this.upgrade() else { return };
+        tokio::spawn(async move {
+            let answer = partition.context.propose(command, ALTER_DEADLINE).await;
+            let now_ms = partition.context.now_ms();
+            let mut after = After::default();
+            {
+                let mut state = partition.state.lock();
+                let effects = match (&mut state.role, &answer) {
+                    (RoleState::Leader(leading), Ok(Response::Partition(agreed))) => {
+                        leading.core.alter_answer(Ok(agreed), now_ms)
+                    }
+                    (RoleState::Leader(leading), Err(ServeError::Rejected(rejection))) => {
+                        leading.core.alter_answer(Err(rejection), now_ms)
+                    }
+                    _ => Effects::default(),
+                };
+                partition.follow_up(&mut state, effects, &mut after);
+            }
+            partition.carry_out(after);
+        });
+    }
+
+    // ---- damage ----
+
+    /// Looks whether the log has been found damaged (by a read, the scrub, or recovery).
+    pub fn look_for_damage(&self) {
+        let now_ms = self.context.now_ms();
+        let mut after = After::default();
+        {
+            let mut state = self.state.lock();
+            let image = self.context.image();
+            self.see_damage(&mut state, Some(&image));
+            if state.damage.is_some() && !matches!(state.role, RoleState::Idle(_)) {
+                // From detection until the report is agreed it neither leads nor fetches.
+                self.end_role(&mut state, IdleReason::Damaged, &mut after);
+            }
+            self.report_damage(&mut state, now_ms, &mut after);
+        }
+        self.carry_out(after);
+    }
+
+    fn see_damage(&self, state: &mut State, image: Option<&Image>) {
+        if state.damage.is_none() && self.log.damaged().is_some() {
+            let found_in = image.and_then(|image| image.partition(self.tp)).map(|agreed| agreed.leader_epoch);
+            state.damage = Some(Damage { found_in });
+            state.reported_at_ms = None;
+        }
+    }
+
+    fn report_damage(&self, state: &mut State, now_ms: u64, after: &mut After) {
+        let (Some(_), Some(from), Some(epoch)) =
+            (state.damage, self.log.damaged(), self.context.broker_epoch())
+        else {
+            return;
+        };
+        if state.reported_at_ms.is_some_and(|at| now_ms.saturating_sub(at) < REPORT_AGAIN_MS) {
+            return;
+        }
+        state.reported_at_ms = Some(now_ms);
+        tracing::warn!(partition = %self.tp, topic = %self.topic, %from, "this replica is damaged; reporting it");
+        after.propose = Some(Command::ReplicaDamaged { id: self.context.id, epoch, tp: self.tp, from });
+    }
+
+    /// The report has been agreed and somebody leads: cut the log at the damage, refetch the rest.
+    fn repair(&self, state: &mut State) {
+        match self.log.repair() {
+            Ok(end) => {
+                tracing::info!(partition = %self.tp, %end, "damage cut; fetching the rest again");
+                state.damage = None;
+                state.reported_at_ms = None;
+                state.truncations += 1;
+                state.high_watermark = state.high_watermark.min(end).max(self.log.log_start());
+            }
+            Err(error) => tracing::error!(partition = %self.tp, %error, "the damaged log could not be cut"),
+        }
+    }
+
+    // ---- time and end ----
+
+    /// Called every 100 ms or so.
+    pub fn tick(&self, now_ms: u64) {
+        let mut after = After::default();
+        {
+            let mut state = self.state.lock();
+            let effects = match &mut state.role {
+                RoleState::Leader(leading) => {
+                    leading.take_expired(now_ms, &mut after.done);
+                    let high_watermark = leading.core.high_watermark();
+                    self.log.set_retention_bound(high_watermark);
+                    for feed in leading.feeds.values() {
+                        if feed.outstanding.is_some() && feed.sent_high_watermark < high_watermark {
+                            feed.session.mark_ready(self.tp);
+                        }
+                    }
+                    leading.core.tick(now_ms)
+                }
+                RoleState::Follower(following) => {
+                    self.log.set_retention_bound(following.core.high_watermark());
+                    Effects::default()
+                }
+                RoleState::Idle(_) => Effects::default(),
+            };
+            self.follow_up(&mut state, effects, &mut after);
+            if state.damage.is_some() {
+                self.report_damage(&mut state, now_ms, &mut after);
+            }
+        }
+        self.carry_out(after);
+    }
+
+    /// Ends every role; waiting requests end as unknown.
+    pub fn stop(&self) {
+        let mut after = After::default();
+        {
+            let mut state = self.state.lock();
+            state.stopped = true;
+            self.end_role(&mut state, IdleReason::UnknownPartition, &mut after);
+            after.wake.extend(state.waiters.take());
+        }
+        self.carry_out(after);
+    }
+}
+
+fn log_config(settings: &TopicSettings) -> LogConfig {
+    LogConfig {
+        segment_bytes: u64::from(settings.segment_bytes),
+        segment_ms: settings.segment_ms as i64,
+        index_interval_bytes: settings.index_interval_bytes,
+        retention_ms: settings.retention_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+        retention_bytes: settings.retention_bytes,
+        max_message_bytes: settings.max_message_bytes as usize,
+        flush: match settings.flush {
+            FlushMode::Ack => strandline_storage::FlushMode::Ack,
+            FlushMode::Interval => {
+                strandline_storage::FlushMode::Interval(Duration::from_millis(settings.flush_ms))
+            }
+            FlushMode::Os => strandline_storage::FlushMode::Os,
+        },
+        message_timestamp_type: match settings.timestamp_type {
+            TimestampType::CreateTime => strandline_record::TimestampType::CreateTime,
+            TimestampType::LogAppendTime => strandline_record::TimestampType::LogAppendTime,
+        },
+    }
+}

@@ -1,0 +1,197 @@
+//! The partition while it follows: requests to the leader's broker, and what is done with its answers.
+
+use super::{Partition, RoleState, State};
+use crate::replica::Fetcher;
+use bytes::Bytes;
+use std::sync::Arc;
+use strandline_core::partition::{Action, Answer, Follower, FollowerStart, Learned, Outcome};
+use strandline_record::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use strandline_wire::peer::replica_data_partition::Outcome as Wire;
+use strandline_wire::peer::{ReplicaDataPartition, ReplicaFetchPartition};
+
+pub struct Following {
+    pub core: Follower,
+    pub leader: BrokerId,
+    fetcher: Arc<Fetcher>,
+    /// Flushed further than the outstanding request says; the fetcher sends it.
+    acknowledge: Option<Offset>,
+}
+
+/// What the fetcher does about a partition after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Ask again at once.
+    Ask,
+    /// Ask again after a pause.
+    AskLater,
+    /// Its request is still outstanding, or it no longer follows.
+    Nothing,
+}
+
+impl Following {
+    /// A flush reached `end`.
+    pub fn flushed(&mut self, tp: TopicPartition, end: Offset) {
+        if let Some(acknowledged) = self.core.flushed(self.core.flush_token(), end) {
+            self.acknowledge = Some(acknowledged);
+            self.fetcher.mark_dirty(tp);
+        }
+    }
+}
+
+impl Partition {
+    pub(super) fn begin_following(
+        &self,
+        state: &mut State,
+        leader: BrokerId,
+        epoch: LeaderEpoch,
+        agreed: &strandline_metadata::Partition,
+    ) {
+        let Some(broker_epoch) = self.context.broker_epoch() else { return };
+        let (log_start, log_end) = (self.log.log_start(), self.log.log_end());
+        let core = Follower::new(FollowerStart {
+            tp: self.tp,
+            leader,
+            epoch,
+            broker_epoch,
+            unclean_epoch: agreed.unclean_epoch,
+            log_start,
+            log_end,
+            last_epoch: self.log.last_epoch(),
+            flushed: self.log.flushed_end(),
+            high_watermark: state.high_watermark.clamp(log_start, log_end),
+            high_watermark_epoch: state.high_watermark_epoch,
+            truncations: state.truncations,
+            last_number: state.last_request,
+        });
+        let Some(this) = self.this.upgrade() else { return };
+        let fetcher = self.fetchers.attach(leader, this);
+        state.role = RoleState::Follower(Box::new(Following { core, leader, fetcher, acknowledge: None }));
+    }
+
+    pub(super) fn end_following(&self, state: &mut State, following: Following) {
+        state.high_watermark = following.core.high_watermark();
+        state.high_watermark_epoch = following.core.high_watermark_epoch();
+        state.truncations = following.core.truncations();
+        state.last_request = following.core.last_number();
+        following.fetcher.detach(self.tp);
+    }
+
+    /// The next message about this partition to `leader`, if there is something to say.
+    pub fn next_request(&self, leader: BrokerId) -> Option<ReplicaFetchPartition> {
+        let mut state = self.state.lock();
+        let RoleState::Follower(following) = &mut state.role else { return None };
+        if following.leader != leader {
+            return None;
+        }
+        let blank = ReplicaFetchPartition {
+            topic_id: Bytes::copy_from_slice(self.tp.topic.0.as_bytes()),
+            partition: self.tp.partition.0,
+            leader_epoch: following.core.epoch().0,
+            ..Default::default()
+        };
+        if let Some(request) = following.core.request() {
+            following.acknowledge = None;
+            return Some(ReplicaFetchPartition {
+                number: request.number,
+                next_offset: request.next_offset.0,
+                last_fetched_epoch: request.last_epoch.map_or(-1, |epoch| epoch.0),
+                flushed_end: request.flushed_end.0,
+                ..blank
+            });
+        }
+        let flushed_end = following.acknowledge.take()?;
+        let number = following.core.outstanding()?;
+        Some(ReplicaFetchPartition { ack_only: true, number, flushed_end: flushed_end.0, ..blank })
+    }
+
+    /// The stream to `leader` broke: its request is void.
+    pub fn disconnected(&self, leader: BrokerId) {
+        if let RoleState::Follower(following) = &mut self.state.lock().role
+            && following.leader == leader
+        {
+            following.core.disconnected();
+            following.acknowledge = None;
+        }
+    }
+
+    /// An answer of `leader`.
+    pub fn replica_data(&self, leader: BrokerId, data: &ReplicaDataPartition) -> Then {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let RoleState::Follower(following) = &mut state.role else { return Then::Nothing };
+        if following.leader != leader {
+            return Then::Nothing;
+        }
+        let answer = Answer {
+            number: data.number,
+            leader_epoch: LeaderEpoch(data.leader_epoch),
+            outcome: outcome(data),
+        };
+        let core = &mut following.core;
+        match core.answer(&answer, |epoch| self.log.end_of_epoch(epoch)) {
+            Action::Ignore => Then::Nothing,
+            Action::Retry => Then::AskLater,
+            Action::Learned(learned) => {
+                self.learned(learned);
+                Then::Nothing
+            }
+            Action::Append { base } => {
+                let appended = self.log.append_as_follower(&data.batches, self.context.env.wall_clock_ms());
+                if let Err(error) = &appended {
+                    tracing::warn!(partition = %self.tp, %base, %error, "the leader's batches could not be appended");
+                }
+                let learned = core.appended(self.log.log_end(), self.log.last_epoch());
+                self.learned(learned);
+                if appended.is_ok() { Then::Ask } else { Then::AskLater }
+            }
+            Action::Truncate(truncation) => {
+                tracing::info!(partition = %self.tp, topic = %self.topic, to = %truncation.to, from = %self.log.log_end(),
+                    "the log diverges from the leader's; truncating");
+                self.cut(self.log.truncate_to(truncation.to).map(|_| ()), following)
+            }
+            Action::Reset { start } => {
+                tracing::info!(partition = %self.tp, topic = %self.topic, %start, "starting the log again");
+                self.cut(self.log.reset_to(start), following)
+            }
+        }
+    }
+
+    fn cut(&self, result: Result<(), strandline_storage::LogError>, following: &mut Following) -> Then {
+        match result {
+            Ok(()) => {
+                following.core.truncated(self.log.log_end(), self.log.last_epoch());
+                following.acknowledge = None;
+                Then::Ask
+            }
+            Err(error) => {
+                // The log can no longer be trusted to match what the core believes.
+                self.context.env.die("truncating a log", &std::io::Error::other(error.to_string()));
+                Then::Nothing
+            }
+        }
+    }
+
+    fn learned(&self, learned: Learned) {
+        if let Some(log_start) = learned.log_start
+            && let Err(error) = self.log.advance_log_start(log_start)
+        {
+            tracing::warn!(partition = %self.tp, %error, "the log start could not be moved");
+        }
+    }
+}
+
+fn outcome(data: &ReplicaDataPartition) -> Outcome {
+    let (high_watermark, log_start) = (Offset(data.high_watermark), Offset(data.log_start_offset));
+    match data.outcome() {
+        Wire::Data if data.batches.is_empty() => Outcome::Marks { high_watermark, log_start },
+        Wire::Data => Outcome::Data { base: Offset(data.base_offset), high_watermark, log_start },
+        Wire::Diverging => Outcome::Diverging {
+            epoch: (data.diverging_epoch >= 0).then_some(LeaderEpoch(data.diverging_epoch)),
+            end: Offset(data.diverging_end),
+        },
+        Wire::BelowLogStart => Outcome::BelowLogStart { log_start },
+        Wire::RefusedEpoch | Wire::NotLeader | Wire::StaleBroker | Wire::OutOfRange | Wire::Error => {
+            Outcome::Refused
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The follower's end: one task and one stream for each broker that leads partitions followed here.
+
+use crate::context::Context;
+use crate::partition::{Partition, Then};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
+use strandline_wire::peer::{ReplicaData, ReplicaFetch};
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+const OPEN_DEADLINE: Duration = Duration::from_secs(3);
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// A refused request (an image that lags) is repeated after this.
+const ASK_LATER: Duration = Duration::from_millis(20);
+const RECONNECT: Duration = Duration::from_millis(20);
+const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// While this much waits for the journal, nothing more is asked for.
+const MAX_PENDING_BYTES: usize = 32 << 20;
+const QUEUE: usize = 8;
+
+/// All fetchers of this node, by leader.
+#[derive(Debug)]
+pub struct Fetchers {
+    context: Arc<Context>,
+    fetchers: Mutex<BTreeMap<BrokerId, Arc<Fetcher>>>,
+}
+
+impl Fetchers {
+    pub fn new(context: Arc<Context>) -> Arc<Self> {
+        Arc::new(Fetchers { context, fetchers: Mutex::default() })
+    }
+
+    /// Adds a partition to the fetcher for `leader`, which is started when there is none.
+    pub fn attach(&self, leader: BrokerId, partition: Arc<Partition>) -> Arc<Fetcher> {
+        let mut fetchers = self.fetchers.lock();
+        let fetcher = fetchers.entry(leader).or_insert_with(|| {
+            let fetcher = Arc::new(Fetcher { leader, state: Mutex::default(), notify: Notify::new() });
+            tokio::spawn(fetcher.clone().run(self.context.clone()));
+            fetcher
+        });
+        fetcher.attach(partition);
+        fetcher.clone()
+    }
+
+    pub fn stop(&self) {
+        self.fetchers.lock().clear();
+    }
+}
+
+/// Partitions that follow one leader, and which of them have something to say to it.
+#[derive(Debug)]
+pub struct Fetcher {
+    leader: BrokerId,
+    state: Mutex<State>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    partitions: BTreeMap<TopicPartition, Arc<Partition>>,
+    dirty: BTreeSet<TopicPartition>,
+    /// Refused requests, repeated together at the next pause.
+    later: BTreeSet<TopicPartition>,
+    /// Left this leader; it is told, so that it forgets the outstanding request.
+    stopped: BTreeSet<TopicPartition>,
+}
+
+impl Fetcher {
+    fn attach(&self, partition: Arc<Partition>) {
+        let mut state = self.state.lock();
+        let tp = partition.tp();
+        state.partitions.insert(tp, partition);
+        state.stopped.remove(&tp);
+        state.dirty.insert(tp);
+        self.notify.notify_one();
+    }
+
+    pub fn detach(&self, tp: TopicPartition) {
+        let mut state = self.state.lock();
+        state.partitions.remove(&tp);
+        state.dirty.remove(&tp);
+        state.later.remove(&tp);
+        state.stopped.insert(tp);
+        self.notify.notify_one();
+    }
+
+    /// The partition has a request or an acknowledgement to send. Cheap; called from the journal's thread.
+    pub fn mark_dirty(&self, tp: TopicPartition) {
+        if self.state.lock().dirty.insert(tp) {
+            self.notify.notify_one();
+        }
+    }
+
+    async fn run(self: Arc<Self>, context: Arc<Context>) {
+        let mut pause = RECONNECT;
+        loop {
+            while self.state.lock().partitions.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = context.stopping.cancelled() => return,
+                    () = self.notify.notified() => {}
+                }
+            }
+            let opened = tokio::time::Instant::now();
+            let ended = tokio::select! {
+                biased;
+                () = context.stopping.cancelled() => return,
+                ended = self.stream(&context) => ended,
+            };
+            if let Err(status) = ended {
+                tracing::debug!(leader = %self.leader, error = status.message(), "replication stream ended");
+            }
+            for partition in self.all() {
+                partition.disconnected(self.leader);
+                self.mark_dirty(partition.tp());
+            }
+            pause = if opened.elapsed() > RECONNECT_MAX { RECONNECT } else { (pause * 2).min(RECONNECT_MAX) };
+            tokio::select! {
+                biased;
+                () = context.stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Partition>> {
+        self.state.lock().partitions.values().cloned().collect()
+    }
+
+    /// One stream, until it breaks or nothing follows this leader any more.
+    async fn stream(&self, context: &Arc<Context>) -> Result<(), Status> {
+        let Some(epoch) = context.broker_epoch() else { return Ok(()) };
+        let addr = context
+            .image()
+            .broker(self.leader)
+            .map(|broker| broker.endpoints.peer.to_string())
+            .ok_or_else(|| Status::not_found(format!("broker {} is not registered", self.leader)))?;
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let blank = ReplicaFetch {
+            broker_id: context.id.0,
+            broker_epoch: epoch.0,
+            cluster_id: context.cluster_id.get().map(|id| id.to_string()).unwrap_or_default(),
+            partitions: Vec::new(),
+        };
+        // The leader's broker answers only once it has read the first message.
+        let first = ReplicaFetch { partitions: self.gather(), ..blank.clone() };
+        tx.try_send(first).map_err(|_| Status::internal("the queue is new"))?;
+        let open = async { context.peers.client(&addr)?.replicate(ReceiverStream::new(rx)).await };
+        let mut answers = tokio::time::timeout(OPEN_DEADLINE, open)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the leader's broker did not open the stream"))??
+            .into_inner();
+        let mut later = tokio::time::interval(ASK_LATER);
+        later.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            if context.broker_epoch() != Some(epoch) {
+                return Ok(()); // Registered anew: the leader must hear it under the new epoch.
+            }
+            let waiting = !self.state.lock().later.is_empty();
+            tokio::select! {
+                biased;
+                data = next(&mut answers) => self.take_in(&data?),
+                () = self.notify.notified() => {}
+                _ = later.tick(), if waiting => {
+                    let mut state = self.state.lock();
+                    let again = std::mem::take(&mut state.later);
+                    state.dirty.extend(again);
+                }
+            }
+            while context.store.journal_pending_bytes() > MAX_PENDING_BYTES {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let partitions = self.gather();
+            if !partitions.is_empty() {
+                tokio::time::timeout(SEND_DEADLINE, tx.send(ReplicaFetch { partitions, ..blank.clone() }))
+                    .await
+                    .map_err(|_| Status::deadline_exceeded("the leader's broker does not read"))?
+                    .map_err(|_| Status::aborted("the stream ended"))?;
+            }
+        }
+    }
+
+    fn take_in(&self, data: &ReplicaData) {
+        for answer in &data.partitions {
+            let Ok(topic) = Uuid::from_slice(&answer.topic_id) else { continue };
+            let tp = TopicPartition { topic: TopicId(topic), partition: PartitionId(answer.partition) };
+            let partition = self.state.lock().partitions.get(&tp).cloned();
+            let Some(partition) = partition else { continue };
+            match partition.replica_data(self.leader, answer) {
+                Then::Ask => {
+                    self.state.lock().dirty.insert(tp);
+                }
+                Then::AskLater => {
+                    self.state.lock().later.insert(tp);
+                }
+                Then::Nothing => {}
+            }
+        }
+    }
+
+    /// Requests and acknowledgements of all dirty partitions.
+    fn gather(&self) -> Vec<strandline_wire::peer::ReplicaFetchPartition> {
+        let (dirty, stopped): (Vec<Arc<Partition>>, BTreeSet<TopicPartition>) = {
+            let mut state = self.state.lock();
+            let dirty = std::mem::take(&mut state.dirty);
+            let found = dirty.iter().filter_map(|tp| state.partitions.get(tp).cloned()).collect();
+            (found, std::mem::take(&mut state.stopped))
+        };
+        let stops = stopped.into_iter().map(|tp| strandline_wire::peer::ReplicaFetchPartition {
+            topic_id: bytes::Bytes::copy_from_slice(tp.topic.0.as_bytes()),
+            partition: tp.partition.0,
+            stop: true,
+            ..Default::default()
+        });
+        stops.chain(dirty.iter().filter_map(|partition| partition.next_request(self.leader))).collect()
+    }
+}
+
+async fn next(answers: &mut Streaming<ReplicaData>) -> Result<ReplicaData, Status> {
+    answers.message().await?.ok_or_else(|| Status::aborted("the leader's broker ended the stream"))
+}
