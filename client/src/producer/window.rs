@@ -12,7 +12,8 @@
 //!
 //! Invariants
 //! - At most `limit` batches are here; idempotent, at most five: the broker remembers five (KIP-98).
-//! - Sequences are contiguous from the first batch to the last, under one producer id and epoch, unless broken.
+//! - Sequences ascend from the first batch to the last without overlap, under one producer id and epoch, unless
+//!   broken; a gap between two is a batch that was acknowledged before the one ahead of it.
 //! - Batches go out in order. One that must be sent again waits until no later one is outstanding, so that the
 //!   wire never carries a later batch ahead of an earlier one that the broker lacks.
 //! - A batch gets a new sequence only if every attempt to send it was answered, and with a refusal (KIP-360
@@ -240,8 +241,8 @@ impl<B> Window<B> {
 
     /// Takes a batch out that is not known to be in the log: its sequences are missing from now on.
     fn drop_entry(&mut self, at: usize) -> Option<(B, Verdict)> {
-        let last = at + 1 == self.entries.len();
         let entry = self.entries.remove(at).expect("the caller found it");
+        let last = sequence_plus(entry.sequence, entry.count) == self.next_sequence;
         if self.idempotent {
             if last && !entry.uncertain && !self.broken {
                 // Nobody saw these sequences: the next batch has them.
