@@ -352,13 +352,14 @@ fn who_has_caught_up_joins_the_isr_and_holds_the_high_watermark_from_the_proposa
 #[test]
 fn a_follower_joins_only_from_the_start_of_the_epoch_on_even_if_the_high_watermark_is_lower() {
     let mut led = led();
-    led.cluster.fence(3);
-    led.cluster.unfence(3);
-    // A new epoch, begun at 7 with an old high watermark.
+    // A new epoch, begun at 7 with an old high watermark; 3 leaves the ISR in it.
     led.cluster.elect(0, 2);
     led.cluster.elect(0, 1);
     led.leader = lead(&led.cluster, 7, 2);
     led.epochs = vec![(1, 7)];
+    led.cluster.fence(3);
+    led.cluster.unfence(3);
+    let _ = led.sees_image();
     assert_eq!(proposed(&led.fetch(3, 6, 1, 6).1), Vec::<u64>::new());
     assert_eq!(proposed(&led.fetch(3, 7, 1, 7).1), [1, 2, 3]);
 }

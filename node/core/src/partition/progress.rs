@@ -64,7 +64,12 @@ impl Progress {
             Some(old) if old.broker_epoch == new.broker_epoch => {
                 Ack { flushed: old.flushed.max(new.flushed), next: old.next.max(new.next), ..old }
             }
-            _ => new,
+            Some(_) => {
+                // Another registration: what it had before its restart says nothing of what it has now.
+                (self.caught_up_ms, self.mark_end, self.mark_ms) = (None, log_end, now_ms);
+                new
+            }
+            None => new,
         };
         self.ack = Some(ack);
         let end = ack.end(durability);

@@ -10,6 +10,8 @@ pub struct Profile {
     pub unclean: bool,
     /// One message in so many is delivered out of order, or to another leader.
     pub disorder: u64,
+    /// Broker 3 begins outside the ISR.
+    pub joins: bool,
     pub weights: Weights,
 }
 
@@ -69,7 +71,7 @@ const BASE: Weights = Weights {
 };
 
 const fn profile(name: &'static str, weights: Weights) -> Profile {
-    Profile { name, steps: 350, flush: "ack", unclean: false, disorder: 3, weights }
+    Profile { name, steps: 350, flush: "ack", unclean: false, disorder: 3, joins: false, weights }
 }
 
 pub const PROFILES: &[Profile] = &[
@@ -82,20 +84,23 @@ pub const PROFILES: &[Profile] = &[
     },
     profile("elections", Weights { fence: 2, elect: 3, min_isr: 1, time: 24, ..BASE }),
     profile("power loss", Weights { crash: 4, clean_stop: 1, fence: 1, elect: 1, ..BASE }),
-    profile(
-        "isr changes",
-        Weights {
-            time: 48,
-            tick: 56,
-            apply: 24,
-            answer: 12,
-            fence: 1,
-            crash: 1,
-            elect: 1,
-            min_isr: 1,
-            ..BASE
-        },
-    ),
+    Profile {
+        joins: true,
+        ..profile(
+            "isr changes",
+            Weights {
+                time: 48,
+                tick: 56,
+                apply: 24,
+                answer: 12,
+                fence: 2,
+                crash: 1,
+                elect: 5,
+                min_isr: 1,
+                ..BASE
+            },
+        )
+    },
     profile("damage", Weights { damage: 3, crash: 4, elect: 1, fence: 1, attend: 64, ..BASE }),
     profile(
         "reassignment",

@@ -160,6 +160,11 @@ impl World {
             configs,
             now_ms: 0,
         });
+        if profile.joins {
+            let (id, epoch) = (BrokerId(3), world.nodes[&BrokerId(3)].registered.expect("registered"));
+            world.apply(&Command::FenceBroker { id, epoch });
+            world.apply(&Command::UnfenceBroker { id, epoch });
+        }
         for id in (1..=BROKERS).map(BrokerId) {
             world.see_image(id, world.history.len() - 1);
         }
