@@ -165,8 +165,23 @@ impl Dev {
     }
 }
 
+impl Dev {
+    /// The last lines of each node's log, for a test that failed.
+    fn show_logs(&self) {
+        for node in 1..=self.nodes {
+            let log = std::fs::read_to_string(self.data_dir().join(format!("node-{node}/log.txt"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- node {node}: the last of {} log lines", lines.len());
+            lines.iter().skip(lines.len().saturating_sub(30)).for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
 impl Drop for Dev {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
         signal(self.child.id() as i32, libc::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
