@@ -124,11 +124,16 @@ impl Supervisor {
         let (sender, nodes) = (supervisor.sender.clone(), supervisor.plan.nodes.clone());
         tokio::spawn(async move {
             let mut all = std::pin::pin!(ready::all_serve(&nodes));
+            let mut said = String::new();
             loop {
                 match tokio::time::timeout(NOT_READY_AFTER, &mut all).await {
                     Ok(()) => break sender.send(Event::Ready(begun.elapsed())),
                     Err(_) => {
-                        let _ = sender.send(Event::NotReadyYet(ready::obstacle(&nodes).await));
+                        let why = ready::obstacle(&nodes).await;
+                        if why != said {
+                            said.clone_from(&why);
+                            let _ = sender.send(Event::NotReadyYet(why));
+                        }
                     }
                 }
             }
@@ -209,19 +214,17 @@ impl Supervisor {
 
     fn died(&mut self, node: usize, pid: u32, status: ExitStatus) -> Result<(), Failure> {
         let plan = &self.plan.nodes[node];
-        self.running[node] = None;
+        let process = self.running[node].take().expect("a node dies once");
         plan.remove_pid(pid);
-        let exited_by_itself = status.code().is_some();
-        if !self.ready && exited_by_itself {
-            let tail = plan.log_tail(LOG_LINES_SHOWN);
-            return Err(Failure::new(
-                Exit::Failure,
-                format_args!(
-                    "node {} did not start ({status}); the end of {}:\n{tail}",
-                    plan.id,
-                    plan.log().display()
-                ),
-            ));
+        // Killed by somebody, it may start next time; what it says itself, it will say again.
+        if !self.ready
+            && let Some(code) = status.code()
+        {
+            let exit = if code == Exit::Usage as i32 { Exit::Usage } else { Exit::Failure };
+            let (tail, log) = (plan.log_tail(process.log_from, LOG_LINES_SHOWN), plan.log());
+            let what =
+                format!("node {} did not start ({status}); {} ends with:\n{tail}", plan.id, log.display());
+            return Err(Failure::new(exit, what.trim_end()));
         }
         let document = json!({ "event": "died", "node": plan.id, "pid": pid, "status": status.to_string() });
         let seconds = RESTART_AFTER.as_secs();
@@ -297,10 +300,11 @@ impl NodePlan {
         }
     }
 
-    /// The last lines of the log, indented.
-    fn log_tail(&self, lines: usize) -> String {
+    /// The last lines of the log behind a position, indented.
+    fn log_tail(&self, from: u64, lines: usize) -> String {
         let text = std::fs::read(self.log()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let new = usize::try_from(from).ok().and_then(|from| text.get(from..)).unwrap_or_default();
+        let text = String::from_utf8_lossy(new);
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].iter().map(|line| format!("  {line}\n")).collect()
     }

@@ -19,6 +19,8 @@ pub enum Order {
 /// A node that runs, or whose death has not been reported yet.
 pub struct NodeProcess {
     pub pid: u32,
+    /// Where its lines begin in the log, which earlier runs have written to as well.
+    pub log_from: u64,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -35,6 +37,7 @@ impl NodeProcess {
         std::fs::create_dir_all(&node.dir).map_err(|e| fail(&node.dir.display().to_string(), e))?;
         let log = OpenOptions::new().create(true).append(true).open(node.log());
         let log = log.map_err(|e| fail(&node.log().display().to_string(), e))?;
+        let log_from = log.metadata().map_err(|e| fail("its log", e))?.len();
         let second = log.try_clone().map_err(|e| fail("its log", e))?;
         let program = std::env::current_exe().map_err(|e| fail("finding this program", e))?;
         let mut command = Command::new(program);
@@ -47,7 +50,7 @@ impl NodeProcess {
         write_pid(node, pid).map_err(|e| fail("writing its pid", e))?;
         let (orders, inbox) = mpsc::unbounded_channel();
         tokio::spawn(async move { died(pid, look_after(child, inbox).await) });
-        Ok(NodeProcess { pid, orders })
+        Ok(NodeProcess { pid, log_from, orders })
     }
 
     /// Passes the order on, unless the node is dead already.
