@@ -22,8 +22,14 @@ pub fn for_command(verbosity: u8) {
     init(filter("-v", level).expect("the levels are constant"), LogFormat::Text);
 }
 
+/// Libraries under us say at `info` what is of use only to their own developers; who asks for a module by name,
+/// or for debug, gets it.
 fn filter(name: &str, level: &str) -> Result<EnvFilter, Failure> {
-    EnvFilter::try_new(level).map_err(|error| {
+    let quiet = match level.trim() {
+        plain @ ("info" | "warn") => format!("{plain},openraft=error,h2=warn,hyper=warn,tower=warn,sled=warn"),
+        other => other.to_owned(),
+    };
+    EnvFilter::try_new(quiet).map_err(|error| {
         Failure::usage(format_args!("{name}: `{level}`: {error}")).hint(
             "allowed: error, warn, info, debug or trace, also for each module: info,strandline_raft=debug",
         )

@@ -39,9 +39,8 @@ impl NodeProcess {
         let log = log.map_err(|e| fail(&node.log().display().to_string(), e))?;
         let log_from = log.metadata().map_err(|e| fail("its log", e))?.len();
         let second = log.try_clone().map_err(|e| fail("its log", e))?;
-        let program = std::env::current_exe().map_err(|e| fail("finding this program", e))?;
-        let mut command = Command::new(program);
-        command.args(plan.arguments(node)).stdin(Stdio::null()).stdout(log).stderr(second);
+        let mut command = Command::new(this_program().map_err(|e| fail("finding this program", e))?);
+        command.arg0("strandline").args(plan.arguments(node)).stdin(Stdio::null()).stdout(log).stderr(second);
         // A Ctrl-C on the terminal is for the supervisor alone, which then stops the nodes.
         command.process_group(0);
         die_with_supervisor(&mut command);
@@ -108,4 +107,13 @@ fn die_with_supervisor(command: &mut Command) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = command;
+}
+
+/// The running program itself, even if a new build has replaced its file meanwhile: all nodes of a cluster
+/// run the same one.
+fn this_program() -> std::io::Result<std::path::PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe(),
+    }
 }
