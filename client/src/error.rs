@@ -179,6 +179,20 @@ impl Error {
         })
     }
 
+    /// Of a call that changes nothing: its outcome is never in doubt.
+    pub(crate) fn without_effect(self) -> Error {
+        self.modify(|inner| {
+            inner.may_have_happened = false;
+            if inner.kind == ErrorKind::Indeterminate {
+                inner.kind = ErrorKind::Connection;
+            }
+        })
+    }
+
+    pub(crate) fn possibly(self) -> Error {
+        self.modify(|inner| inner.may_have_happened = true)
+    }
+
     pub(crate) fn unknown_outcome(self) -> Error {
         self.modify(|inner| {
             inner.kind = ErrorKind::Indeterminate;

@@ -3,10 +3,12 @@
 
 mod admin;
 mod backoff;
+mod call;
 mod client;
 mod connection;
 mod consumer;
 mod error;
+mod inner;
 mod metadata;
 mod producer;
 mod stream;

@@ -127,6 +127,8 @@ pub(crate) struct Metadata {
     cluster_id: String,
     index: u64,
     brokers: BTreeMap<u64, Broker>,
+    /// Of those brokers that have one.
+    addresses: BTreeMap<u64, Arc<str>>,
     topics: BTreeMap<Arc<str>, Arc<TopicDescription>>,
     names: BTreeMap<TopicId, Arc<str>>,
 }
@@ -150,6 +152,8 @@ impl Metadata {
         self.cluster_id.clone_from(&answer.cluster_id);
         self.index = answer.metadata_index;
         self.brokers = answer.brokers.iter().map(|b| (b.id, Broker::from(b))).collect();
+        let reachable = answer.brokers.iter().filter(|b| !b.grpc.is_empty());
+        self.addresses = reachable.map(|b| (b.id, Arc::from(b.grpc.as_str()))).collect();
         for info in &answer.topics {
             match TopicDescription::parse(info) {
                 Ok(topic) => self.put(topic),
@@ -194,7 +198,7 @@ impl Metadata {
             Some(p) if p.leader_epoch < epoch || (p.leader_epoch == epoch && p.leader.is_none()) => {}
             _ => return false,
         }
-        if !self.brokers.contains_key(&hint.id) {
+        if !self.addresses.contains_key(&hint.id) {
             // Without its address the hint cannot be followed.
             return false;
         }
@@ -214,11 +218,11 @@ impl Metadata {
     pub(crate) fn route(&self, topic: &str, partition: i32) -> Option<Route> {
         let p = self.topics.get(topic)?.partitions.get(usize::try_from(partition).ok()?)?;
         let broker = p.leader?;
-        self.brokers.contains_key(&broker).then_some(Route { broker, leader_epoch: p.leader_epoch })
+        self.addresses.contains_key(&broker).then_some(Route { broker, leader_epoch: p.leader_epoch })
     }
 
-    pub(crate) fn broker(&self, id: u64) -> Option<&Broker> {
-        self.brokers.get(&id)
+    pub(crate) fn address(&self, id: u64) -> Option<Arc<str>> {
+        self.addresses.get(&id).cloned()
     }
 
     pub(crate) fn brokers(&self) -> impl Iterator<Item = &Broker> {

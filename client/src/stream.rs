@@ -11,9 +11,9 @@
 //! whose fate is unknown.
 
 use crate::backoff::{Backoff, BackoffPolicy};
-use crate::client::Inner;
 use crate::connection::Wire;
 use crate::error::{Error, Result};
+use crate::inner::Inner;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;

@@ -3,5 +3,9 @@ fn main() {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["proto/strandline.proto", "proto/peer.proto"], ["proto"])
         .expect("proto files compile");
-    tonic_prost_build::configure().bytes(".").compile_fds(files).expect("generated code");
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::RoomyCodec")
+        .compile_fds(files)
+        .expect("generated code");
 }

@@ -1,7 +1,7 @@
 //! The cluster and its nodes.
 
 use super::Admin;
-use crate::client::{Repeat, Via};
+use crate::call::{Repeat, Via};
 use crate::error::{Error, Result};
 use crate::metadata::Broker;
 use futures::stream::BoxStream;
@@ -70,7 +70,7 @@ impl Admin {
         let answer = self
             .client
             .inner
-            .call("cluster status".to_owned(), Via::Any, Repeat::Safe, |mut wire, _| {
+            .call("cluster status".to_owned(), Via::Any, Repeat::Read, |mut wire, _| {
                 Box::pin(async move { wire.cluster_status(v1::ClusterStatusRequest {}).await })
             })
             .await?;
@@ -106,7 +106,7 @@ impl Admin {
         use futures::StreamExt;
         let inner = self.client.inner.clone();
         let mut last = None;
-        for address in inner.any_addresses() {
+        for address in inner.candidates() {
             let mut wire = inner.wire(&address)?;
             let call = wire.remove_node(v1::RemoveNodeRequest { id });
             match tokio::time::timeout(inner.options.request_timeout, call).await {

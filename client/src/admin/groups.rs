@@ -1,7 +1,7 @@
 //! Consumer groups and their committed offsets.
 
 use super::Admin;
-use crate::client::{Repeat, Via};
+use crate::call::{Repeat, Via};
 use crate::error::{Error, Result};
 use crate::types::{OffsetAndMetadata, OffsetSpec, TopicPartition, id_bytes, id_from};
 use bytes::Bytes;
@@ -69,7 +69,7 @@ impl Admin {
         let answer = self
             .client
             .inner
-            .call("list groups".to_owned(), Via::Any, Repeat::Safe, |mut wire, _| {
+            .call("list groups".to_owned(), Via::Any, Repeat::Read, |mut wire, _| {
                 Box::pin(async move { wire.list_groups(v1::ListGroupsRequest {}).await })
             })
             .await?;
@@ -90,7 +90,7 @@ impl Admin {
         let answer = self
             .client
             .inner
-            .call(format!("describe group {group}"), Via::Coordinator(group), Repeat::Safe, |mut wire, _| {
+            .call(format!("describe group {group}"), Via::Coordinator(group), Repeat::Read, |mut wire, _| {
                 let request = v1::DescribeGroupRequest { group: group.to_owned() };
                 Box::pin(async move { wire.describe_group(request).await })
             })
@@ -136,7 +136,7 @@ impl Admin {
             .call(
                 format!("offsets of group {group}"),
                 Via::Coordinator(group),
-                Repeat::Safe,
+                Repeat::Read,
                 |mut wire, _| {
                     let request =
                         v1::OffsetFetchRequest { group: group.to_owned(), topics: Vec::new(), all: true };
@@ -245,7 +245,7 @@ fn partitions_of(assignment: &Bytes) -> Vec<TopicPartition> {
     }
 }
 
-impl crate::client::Inner {
+impl crate::inner::Inner {
     /// Groups partitions by topic id, as requests name them.
     pub(crate) async fn by_topic_id(
         &self,
@@ -274,7 +274,7 @@ impl crate::client::Inner {
             .call(
                 format!("offsets of group {group}"),
                 Via::Coordinator(group),
-                Repeat::Safe,
+                Repeat::Read,
                 |mut wire, _| {
                     let request = v1::OffsetFetchRequest {
                         group: group.to_owned(),

@@ -1,7 +1,7 @@
 //! Topics, their configuration, and what lies in their partitions.
 
 use super::Admin;
-use crate::client::{Repeat, Via};
+use crate::call::{Repeat, Via};
 use crate::error::{Error, Result};
 use crate::metadata::TopicDescription;
 use crate::types::{OffsetSpec, TopicId, TopicPartition, id_bytes, id_from};
@@ -168,7 +168,7 @@ impl Admin {
         let answer = self
             .client
             .inner
-            .call(format!("describe topic {name}"), Via::Any, Repeat::Safe, |mut wire, _| {
+            .call(format!("describe topic {name}"), Via::Any, Repeat::Read, |mut wire, _| {
                 let request = v1::DescribeTopicConfigsRequest { name: name.to_owned() };
                 Box::pin(async move { wire.describe_topic_configs(request).await })
             })
@@ -331,7 +331,7 @@ impl Admin {
     }
 }
 
-impl crate::client::Inner {
+impl crate::inner::Inner {
     /// Looks one place up at the partition's leader.
     pub(crate) async fn list_offset(&self, tp: &TopicPartition, spec: OffsetSpec) -> Result<ListedOffset> {
         if let OffsetSpec::Offset(offset) = spec {
@@ -341,7 +341,7 @@ impl crate::client::Inner {
             .call(
                 format!("look up an offset of {tp}"),
                 Via::Leader(&tp.topic, tp.partition),
-                Repeat::Safe,
+                Repeat::Read,
                 |mut wire, leader_epoch| {
                     let topic = self.metadata.lock().topic(&tp.topic);
                     let partition = v1::ListOffsetsPartition {

@@ -409,8 +409,14 @@ impl Fetcher {
             self.shared.change(|state| state.positions.stop_current(tp, incarnation, error));
             return;
         }
+        let failures = self.shared.state.lock().positions.failures(tp);
+        if error.code() == Some(ErrorCode::UnknownTopicOrPartition) && failures + 1 >= FAILURES_TOLD {
+            // It was not created a moment ago; it does not exist, or no longer.
+            let error = error.context(format_args!("read {tp}"));
+            self.shared.change(|state| state.positions.stop_current(tp, incarnation, error));
+            return;
+        }
         let mut state = self.shared.state.lock();
-        let failures = state.positions.failures(tp);
         let retry = inner.options.retry;
         let delay = retry.first.saturating_mul(1 << failures.min(10)).min(retry.max);
         state.positions.failed(tp, incarnation, now + delay);

@@ -1,27 +1,23 @@
 //! Membership in a group: joining, heartbeats, commits, leaving. [`super::membership`] says which steps a
 //! rebalance takes and in which order; here they are carried out.
 //!
-//! Three tasks: [`run`] joins and rebalances, [`heartbeat`] says that the member lives whether or not the
+//! Three tasks: [`run`] joins and rebalances, [`super::heartbeat::heartbeat`] says that the member lives whether or not the
 //! application asks for records (but leaves the group if it has not for `max_poll_interval`), and
-//! [`commit_periodically`] commits at an interval. They meet in [`GroupShared`].
+//! [`super::heartbeat::commit_periodically`] commits at an interval. They meet in [`GroupShared`].
 
+use super::heartbeat::leave;
+use super::join::{Setback, join_and_sync};
 use super::membership::{Cause, Membership, Partitions, Step};
 use super::{ConsumerHandle, Shared};
-use crate::admin::topics::millis;
 use crate::backoff::Backoff;
-use crate::error::{Error, ErrorCode, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::types::{OffsetAndMetadata, TopicPartition};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-use strandline_wire::assign::{self, RebalanceProtocol};
-use strandline_wire::v1;
+use strandline_wire::assign::RebalanceProtocol;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-
-const PROTOCOL_TYPE: &str = "consumer";
 
 /// Who the consumer is in its group.
 #[derive(Clone, Debug)]
@@ -31,34 +27,36 @@ pub(crate) struct Member {
     /// -1 while it is no member.
     pub(crate) generation: i32,
     /// Joined and synced: heartbeats are due.
-    stable: bool,
+    pub(super) stable: bool,
 }
 
+/// How the consumer came by its partitions.
 #[derive(Debug, Default)]
-enum Mode {
+pub(super) enum Mode {
     #[default]
     None,
     Subscribed(BTreeSet<String>),
     Assigned,
 }
 
-struct State {
-    mode: Mode,
-    member: Member,
+pub(super) struct State {
+    pub(super) mode: Mode,
+    pub(super) member: Member,
     rejoin: Option<Cause>,
     /// The group refuses this consumer for good; its user has been told.
     refused: bool,
 }
 
 pub(crate) struct GroupShared {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: Notify,
     closing: watch::Sender<bool>,
     closed: watch::Sender<Option<Result<()>>>,
     /// Commits go out one after the other, so that an older one never overwrites a newer one.
     pub(crate) committing: tokio::sync::Mutex<()>,
-    later: Mutex<BTreeMap<TopicPartition, OffsetAndMetadata>>,
-    commit_wanted: Notify,
+    /// Offsets for [`commit_later`](Self::commit_later), the newest of each partition.
+    pub(super) later: Mutex<BTreeMap<TopicPartition, OffsetAndMetadata>>,
+    pub(super) commit_wanted: Notify,
 }
 
 impl Default for GroupShared {
@@ -111,6 +109,20 @@ impl GroupShared {
         state.rejoin = state.rejoin.max(Some(cause));
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// The generation that `member` was in rebalances. Ignored if it has moved on already.
+    pub(crate) fn rebalancing(&self, member: &Member) {
+        let now = self.member();
+        if now.id == member.id && now.generation == member.generation && now.stable {
+            self.rejoin(Cause::Rebalance);
+        }
+    }
+
+    /// The group will not have this member any more: nothing will be joined again.
+    pub(crate) fn refuse(&self, member: &Member) {
+        self.state.lock().refused = true;
+        self.lost(&member.id, member.generation, true);
     }
 
     /// The group has given up the member that `id` and `generation` name. Ignored if it is another one by now.
@@ -188,17 +200,6 @@ struct Driver {
     watched: BTreeMap<String, i32>,
 }
 
-/// Why an attempt to join came to nothing.
-enum Setback {
-    /// Again, at once or after a delay.
-    Again {
-        cause: Cause,
-        at_once: bool,
-    },
-    Refused(Error),
-    Closing,
-}
-
 impl Driver {
     /// Until there is reason to join, or `None`: to close.
     async fn wait(&mut self, closing: &mut watch::Receiver<bool>) -> Option<Cause> {
@@ -212,8 +213,8 @@ impl Driver {
             {
                 let mut state = self.shared.group.state.lock();
                 if matches!(state.mode, Mode::Subscribed(_))
-                    && !state.refused
                     && let Some(cause) = state.rejoin.take()
+                    && (!state.refused || cause == Cause::Lost)
                 {
                     return Some(cause);
                 }
@@ -253,6 +254,9 @@ impl Driver {
             if cause == Cause::Lost {
                 // Joins again only for an application that asks for records.
                 self.lose_everything().await;
+                if self.shared.group.state.lock().refused {
+                    return;
+                }
             } else {
                 let subscribed = match &self.shared.group.state.lock().mode {
                     Mode::Subscribed(topics) => topics.clone(),
@@ -361,8 +365,9 @@ impl Driver {
             return Ok(());
         }
         let _in_order = self.shared.group.committing.lock().await;
+        let member = self.shared.group.member();
         let offsets = self.shared.state.lock().positions.offsets(true, |tp| partitions.contains(tp));
-        self.handle().commit_now(&offsets).await
+        self.handle().commit_as(&member, &offsets).await
     }
 
     /// Joins and syncs once. Returns the assignment.
@@ -406,309 +411,10 @@ impl Driver {
     }
 }
 
-type Joined = (Partitions, BTreeMap<String, i32>);
-
-async fn join_and_sync(
-    shared: &Arc<Shared>,
-    topics: &BTreeSet<String>,
-    owned: &Partitions,
-) -> Result<Joined, Setback> {
-    let (inner, options) = (&shared.client.inner, &shared.options);
-    let group = options.group.as_deref().expect("a subscription has a group");
-    let instance = options.instance_id.clone().unwrap_or_default();
-    let address = match inner.coordinator(group).await {
-        Ok(address) => address,
-        Err(error) => return Err(setback(shared, group, &error)),
-    };
-    let member = shared.group.member();
-    let protocols = options
-        .assignors
-        .iter()
-        .map(|assignor| {
-            let generation = (member.generation >= 0).then_some(member.generation);
-            let subscription = assign::Subscription {
-                topics: topics.iter().cloned().collect(),
-                user_data: assignor.rules().subscription_user_data(generation),
-                owned_partitions: owned.iter().map(|tp| (tp.topic.to_string(), tp.partition)).collect(),
-                generation,
-                rack: None,
-                instance_id: None,
-            };
-            let metadata =
-                subscription.encode().map_err(|e| Setback::Refused(Error::invalid(e.to_string())))?;
-            Ok(v1::GroupProtocol { name: assignor.rules().name().to_owned(), metadata: metadata.into() })
-        })
-        .collect::<Result<Vec<_>, Setback>>()?;
-    let request = v1::JoinGroupRequest {
-        group: group.to_owned(),
-        member_id: member.id.clone(),
-        instance_id: instance.clone(),
-        client_id: inner.options.client_id.clone(),
-        session_timeout_ms: millis(options.session_timeout),
-        rebalance_timeout_ms: millis(options.max_poll_interval),
-        protocol_type: PROTOCOL_TYPE.to_owned(),
-        protocols,
-    };
-    // The coordinator answers when all members have joined, or the rebalance time-out is over.
-    let patience = options.max_poll_interval + inner.options.request_timeout;
-    let mut wire = inner.wire(&address).map_err(Setback::Refused)?;
-    let joined = match tokio::time::timeout(patience, wire.join_group(request)).await {
-        Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => return Err(setback(shared, group, &Error::from_status(&status, &address))),
-        Err(_) => {
-            let error = Error::indeterminate(format!("{address} did not answer a join within {patience:?}"));
-            return Err(setback(shared, group, &error));
-        }
-    };
-    if let Some(error) = Error::from_wire(joined.error.as_ref()) {
-        if error.code() == Some(ErrorCode::MemberIdRequired) && !joined.member_id.is_empty() {
-            shared.group.state.lock().member.id = joined.member_id;
-            return Err(Setback::Again { cause: Cause::Rebalance, at_once: true });
-        }
-        return Err(setback(shared, group, &error));
-    }
-    {
-        let mut state = shared.group.state.lock();
-        state.member.id.clone_from(&joined.member_id);
-        state.member.generation = joined.generation;
-    }
-    tracing::info!(
-        group,
-        member = joined.member_id,
-        generation = joined.generation,
-        leads = joined.leader == joined.member_id,
-        "joined"
-    );
-    let (assignments, watched) = if joined.leader == joined.member_id {
-        share_out(shared, &joined).await.map_err(|error| setback(shared, group, &error))?
-    } else {
-        (Vec::new(), BTreeMap::new())
-    };
-    let request = v1::SyncGroupRequest {
-        group: group.to_owned(),
-        generation: joined.generation,
-        member_id: joined.member_id.clone(),
-        instance_id: instance,
-        assignments,
-    };
-    let synced = inner
-        .call_once(&address, patience, |mut wire| Box::pin(async move { wire.sync_group(request).await }))
-        .await
-        .map_err(|error| setback(shared, group, &error))?;
-    let assignment = assign::Assignment::decode(&synced.assignment).map_err(|error| {
-        Setback::Refused(Error::protocol(format!(
-            "the leader of group {group} sent an assignment that cannot be read: {error}"
-        )))
-    })?;
-    let partitions =
-        assignment.partitions.into_iter().map(|(topic, p)| TopicPartition::new(topic, p)).collect();
-    Ok((partitions, watched))
-}
-
-/// What the leader does: reads the members' subscriptions and shares the partitions out.
-async fn share_out(
-    shared: &Arc<Shared>,
-    joined: &v1::JoinGroupResponse,
-) -> Result<(Vec<v1::MemberAssignment>, BTreeMap<String, i32>)> {
-    let inner = &shared.client.inner;
-    let assignor = assign::assignor(&joined.protocol).ok_or_else(|| {
-        Error::protocol(format!(
-            "the coordinator chose the assignor {:?}, which nobody here offered",
-            joined.protocol
-        ))
-    })?;
-    let mut members = BTreeMap::new();
-    for member in &joined.members {
-        let mut subscription = assign::Subscription::decode(&member.metadata).map_err(|error| {
-            Error::protocol(format!(
-                "member {} subscribed in a way that cannot be read: {error}",
-                member.member_id
-            ))
-        })?;
-        subscription.instance_id = (!member.instance_id.is_empty()).then(|| member.instance_id.clone());
-        members.insert(member.member_id.clone(), subscription);
-    }
-    let topics: BTreeSet<String> = members.values().flat_map(|s| s.topics.iter().cloned()).collect();
-    let names: Vec<String> = topics.iter().cloned().collect();
-    inner.refresh(&names).await?;
-    let partitions_of =
-        |topic: &String| inner.metadata.lock().topic(topic).map_or(0, |t| t.partitions.len() as i32);
-    let watched: BTreeMap<String, i32> =
-        topics.iter().map(|topic| (topic.clone(), partitions_of(topic))).collect();
-    let known = watched.iter().filter(|(_, n)| **n > 0).map(|(topic, n)| (topic.clone(), *n)).collect();
-    let mut assignments = Vec::with_capacity(members.len());
-    for (member_id, partitions) in assignor.assign(&known, &members) {
-        let assignment = assign::Assignment { partitions, user_data: None };
-        let bytes = assignment.encode().map_err(|error| Error::invalid(error.to_string()))?;
-        assignments.push(v1::MemberAssignment { member_id, assignment: Bytes::from(bytes) });
-    }
-    Ok((assignments, watched))
-}
-
-/// What follows from a failed join or sync.
-fn setback(shared: &Shared, group: &str, error: &Error) -> Setback {
-    tracing::debug!(group, %error, "not joined yet");
-    match error.code() {
-        Some(ErrorCode::UnknownMemberId) => {
-            let mut state = shared.group.state.lock();
-            state.member = Member { id: String::new(), generation: -1, stable: false };
-            Setback::Again { cause: Cause::Lost, at_once: true }
-        }
-        Some(ErrorCode::IllegalGeneration) => {
-            shared.group.state.lock().member.generation = -1;
-            Setback::Again { cause: Cause::Lost, at_once: true }
-        }
-        Some(ErrorCode::RebalanceInProgress) => Setback::Again { cause: Cause::Rebalance, at_once: true },
-        Some(ErrorCode::MemberIdRequired) => Setback::Again { cause: Cause::Rebalance, at_once: false },
-        _ if error.is_retriable() || error.may_have_happened() => {
-            shared.client.inner.coordinator_failed(group, error);
-            Setback::Again { cause: Cause::Rebalance, at_once: false }
-        }
-        _ => Setback::Refused(error.clone().context(format_args!("join group {group}"))),
-    }
-}
-
-/// Leaves the group. A static member stays on its list until its session times out.
-async fn leave(shared: &Arc<Shared>, why: &str) {
-    let (inner, options) = (&shared.client.inner, &shared.options);
-    let Some(group) = &options.group else { return };
-    let member = shared.group.member();
-    if member.id.is_empty() || options.instance_id.is_some() {
-        return;
-    }
-    let request =
-        v1::LeaveGroupRequest { group: group.clone(), member_id: member.id, instance_id: String::new() };
-    let left = match inner.coordinator(group).await {
-        Ok(address) => {
-            let call =
-                |mut wire: crate::connection::Wire| -> crate::client::CallFuture<v1::LeaveGroupResponse> {
-                    Box::pin(async move { wire.leave_group(request).await })
-                };
-            inner.call_once(&address, inner.options.request_timeout, call).await.map(drop)
-        }
-        Err(error) => Err(error),
-    };
-    match left {
-        Ok(()) => tracing::info!(group, why, "left the group"),
-        Err(error) => tracing::warn!(group, %error, "could not leave the group; its session will time out"),
-    }
-}
-
-/// The task that says that the member lives.
-pub(super) async fn heartbeat(shared: Arc<Shared>) {
-    let (inner, options) = (shared.client.inner.clone(), shared.options.clone());
-    let group = options.group.clone().expect("started only with a group");
-    let mut polls = 0;
-    let mut last_poll = Instant::now();
-    let mut backoff = Backoff::new(inner.options.retry);
-    let mut pause = options.heartbeat_interval;
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = options.heartbeat_interval;
-        let member = shared.group.member();
-        let now_polls = shared.polls.load(std::sync::atomic::Ordering::Relaxed);
-        if now_polls != polls || shared.state.lock().in_poll || member.generation < 0 {
-            (polls, last_poll) = (now_polls, Instant::now());
-        }
-        if member.generation < 0 {
-            continue;
-        }
-        if last_poll.elapsed() >= options.max_poll_interval {
-            tracing::warn!(group, "no record was asked for within max_poll_interval; leaving the group");
-            leave(&shared, "no record was asked for within max_poll_interval").await;
-            shared.group.lost(&member.id, member.generation, options.instance_id.is_none());
-            continue;
-        }
-        if !member.stable {
-            continue;
-        }
-        match beat(&shared, &group, &member).await {
-            Ok(()) => backoff.reset(),
-            Err(error) => match error.code() {
-                Some(ErrorCode::RebalanceInProgress) => shared.group.rejoin(Cause::Rebalance),
-                Some(ErrorCode::IllegalGeneration) => shared.group.lost(&member.id, member.generation, false),
-                Some(ErrorCode::UnknownMemberId) => shared.group.lost(&member.id, member.generation, true),
-                _ if error.is_retriable() || error.may_have_happened() => {
-                    tracing::debug!(group, %error, "heartbeat failed");
-                    inner.coordinator_failed(&group, &error);
-                    pause = inner.delay(&mut backoff).min(options.heartbeat_interval);
-                }
-                _ => {
-                    shared.group.state.lock().refused = true;
-                    shared.group.lost(&member.id, member.generation, true);
-                    shared.tell(error.context(format_args!("membership in group {group} ended")));
-                }
-            },
-        }
-    }
-}
-
-async fn beat(shared: &Arc<Shared>, group: &str, member: &Member) -> Result<()> {
-    let inner = &shared.client.inner;
-    let address = inner.coordinator(group).await?;
-    let request = v1::HeartbeatRequest {
-        group: group.to_owned(),
-        generation: member.generation,
-        member_id: member.id.clone(),
-        instance_id: shared.options.instance_id.clone().unwrap_or_default(),
-    };
-    // A lost heartbeat must leave time for another within the session.
-    let timeout =
-        inner.options.request_timeout.min(shared.options.session_timeout / 3).max(Duration::from_millis(1));
-    inner
-        .call_once(&address, timeout, |mut wire| Box::pin(async move { wire.heartbeat(request).await }))
-        .await
-        .map(drop)
-}
-
-/// The task that commits at an interval, and what [`GroupShared::commit_later`] was given.
-pub(super) async fn commit_periodically(shared: Arc<Shared>) {
-    let mut committed: BTreeMap<TopicPartition, OffsetAndMetadata> = BTreeMap::new();
-    let handle = ConsumerHandle { shared: shared.clone() };
-    let period = shared.options.auto_commit;
-    let mut next = period.map(|period| Instant::now() + period);
-    loop {
-        let due = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = shared.group.commit_wanted.notified() => {
-                let _in_order = shared.group.committing.lock().await;
-                let mut offsets = std::mem::take(&mut *shared.group.later.lock());
-                {
-                    // What was given up since is no longer this member's to commit.
-                    let state = shared.state.lock();
-                    offsets.retain(|tp, _| state.positions.is_assigned(tp));
-                }
-                if let Err(error) = handle.commit_now(&offsets).await {
-                    tracing::warn!(%error, "commit in the background failed");
-                }
-            }
-            () = due => {
-                next = period.map(|period| Instant::now() + period);
-                {
-                    let state = shared.group.state.lock();
-                    if matches!(state.mode, Mode::Subscribed(_)) && !state.member.stable {
-                        // The rebalance commits.
-                        continue;
-                    }
-                }
-                let _in_order = shared.group.committing.lock().await;
-                let offsets = shared.state.lock().positions.offsets(true, |_| true);
-                let news: BTreeMap<_, _> =
-                    offsets.iter().filter(|(tp, offset)| committed.get(tp) != Some(offset)).map(|(tp, o)| (tp.clone(), o.clone())).collect();
-                match handle.commit_now(&news).await {
-                    Ok(()) => committed = offsets,
-                    Err(error) if matches!(error.kind(), ErrorKind::Rebalanced) || error.is_retriable() => {
-                        tracing::debug!(%error, "automatic commit failed; the next makes it good");
-                    }
-                    Err(error) => tracing::warn!(%error, "automatic commit failed"),
-                }
-            }
-        }
-    }
+/// Carries steps out as a rebalance would.
+#[cfg(test)]
+pub(super) async fn execute_for_test(shared: &Arc<Shared>, steps: Vec<Step>) {
+    let backoff = Backoff::new(shared.client.inner.options.retry);
+    let membership = Membership::new(RebalanceProtocol::Cooperative);
+    Driver { membership, backoff, watched: BTreeMap::new(), shared: shared.clone() }.execute(steps).await;
 }

@@ -1,26 +1,11 @@
 use super::super::cursor::{Cursor, Next};
+use super::super::testing::batches;
 use super::*;
 use bytes::BytesMut;
 use std::time::Duration;
-use strandline_record::{BatchBuilder, LeaderEpoch, Offset};
 
 fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
-}
-
-/// Batches of these many records each, from `base` on, all of leader epoch `epoch`.
-fn batches(mut base: i64, epoch: i32, counts: &[usize]) -> Bytes {
-    let mut bytes = BytesMut::new();
-    for count in counts {
-        let mut builder = BatchBuilder::default();
-        builder.set_base_offset(Offset(base)).set_leader_epoch(LeaderEpoch(epoch));
-        for i in 0..*count {
-            builder.append(0, None, Some(format!("{}", base + i as i64).as_bytes()), &[]);
-        }
-        base += *count as i64;
-        bytes.extend_from_slice(&builder.build());
-    }
-    bytes.freeze()
 }
 
 fn fetched(batches: Bytes) -> Fetched {

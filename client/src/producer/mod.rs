@@ -423,3 +423,6 @@ impl Producer {
         self.flush().await
     }
 }
+
+#[cfg(test)]
+mod tests;

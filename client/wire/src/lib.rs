@@ -1,6 +1,7 @@
 //! Generated messages and services: [`v1`] is the SDK's protocol, [`peer`] the one between nodes.
 
 pub mod assign;
+pub mod codec;
 
 /// SDK ↔ broker (`strandline.v1`).
 #[allow(clippy::all, clippy::disallowed_methods, missing_docs)]
