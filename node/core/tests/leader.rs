@@ -443,6 +443,26 @@ fn a_new_leader_cannot_say_where_the_log_ends_until_its_followers_have_what_it_b
 }
 
 #[test]
+fn what_a_new_leader_has_not_flushed_is_not_visible_whatever_it_has_heard() {
+    let mut cluster = Cluster::of(3);
+    cluster.topic(&[&[1, 2, 3]], &[]);
+    let leader = Leader::new(LeaderStart {
+        me: id(1),
+        tp: tp(0),
+        image: &cluster.image,
+        config: CONFIG,
+        log_start: Offset(2),
+        log_end: Offset(9),
+        flushed: Offset(5),
+        high_watermark: Offset(7),
+        high_watermark_epoch: LeaderEpoch(0),
+        truncations: 0,
+        now_ms: 0,
+    });
+    assert_eq!(leader.high_watermark(), Offset(5));
+}
+
+#[test]
 fn an_image_with_a_higher_epoch_or_without_the_partition_ends_leadership() {
     let mut first = led();
     first.cluster.elect(0, 2);

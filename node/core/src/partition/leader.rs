@@ -241,8 +241,7 @@ impl Leader {
             config,
             rules: TopicRules::read(image, tp, partition),
             log_start,
-            // What is deleted was below the high watermark.
-            high_watermark: start.high_watermark.max(log_start),
+            high_watermark: start.high_watermark,
             high_watermark_epoch: start.high_watermark_epoch,
             flushed,
             log_end,
@@ -252,6 +251,10 @@ impl Leader {
             followers: Followers::new(),
             deposed: None,
         };
+        // What is visible is durable on the whole ISR, of which this is a member. A clean election gives that; the
+        // leader of an unclean one may have learnt of a high watermark above what its own disk holds, and must not
+        // spread it. (What is deleted was below the high watermark.)
+        leader.high_watermark = start.high_watermark.min(leader.own_end()).max(log_start);
         leader.see_replicas(partition, image, start.now_ms);
         leader.check();
         // With nobody else in the ISR the high watermark may advance at once.
