@@ -132,3 +132,40 @@ impl Clone for ImageReceiver {
         ImageReceiver { feed: self.feed.clone(), version: self.version.clone(), seen: self.seen }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_record::BrokerId;
+
+    fn at(index: u64) -> Arc<Image> {
+        Arc::new(Image { index, ..Image::default() })
+    }
+
+    fn brokers(ids: std::ops::Range<u64>) -> Delta {
+        Delta { brokers: ids.map(BrokerId).collect(), ..Delta::default() }
+    }
+
+    #[test]
+    fn what_a_receiver_missed_is_merged_and_what_is_too_long_ago_is_everything() {
+        let feed = ImageFeed::default();
+        let mut receiver = feed.subscribe();
+        assert!(receiver.take().unwrap().1.full, "it has seen nothing");
+        assert_eq!(receiver.take(), None);
+        feed.publish(at(1), brokers(1..2));
+        feed.publish(at(2), brokers(2..4));
+        let mut late = receiver.clone();
+        assert_eq!(receiver.take(), Some((at(2), brokers(1..4))));
+        assert_eq!(receiver.take(), None);
+        for index in 3..3 + KEPT_DELTAS as u64 {
+            feed.publish(at(index), brokers(index..index + 1));
+        }
+        let (image, delta) = receiver.take().unwrap();
+        assert_eq!(
+            (image.index, delta.full, delta.brokers.len()),
+            (2 + KEPT_DELTAS as u64, false, KEPT_DELTAS)
+        );
+        assert!(late.take().unwrap().1.full);
+        assert!(feed.subscribe().take().unwrap().1.full);
+    }
+}

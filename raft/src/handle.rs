@@ -34,7 +34,7 @@ const READ_RETRY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 pub struct RaftConfig {
     pub id: u64,
-    /// Log and snapshots; created when missing.
+    /// Log and snapshots; created when missing. The directory that holds it is durable already.
     pub dir: PathBuf,
     pub heartbeat_ms: u64,
     /// A follower campaigns when it has heard nothing for `election_max_ms` plus a time between these two.

@@ -117,3 +117,91 @@ fn decode(bytes: Vec<u8>) -> Result<(SnapshotMeta, Bytes), String> {
     let meta = postcard::from_bytes(&body[..meta_bytes]).map_err(|e| e.to_string())?;
     Ok((meta, Bytes::from(bytes).slice(HEADER_BYTES + meta_bytes..)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LogId;
+    use strandline_storage::disk::SimDisk;
+    use strandline_storage::disk::sim::Unsynced;
+
+    fn disk(seed: u64) -> SimDisk {
+        let disk = SimDisk::new(seed);
+        disk.create_dir_all(Path::new("/data")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        disk
+    }
+
+    fn open(disk: &SimDisk) -> SnapshotStore {
+        SnapshotStore::open(Arc::new(disk.clone()), Path::new("/data/raft/snapshots")).unwrap()
+    }
+
+    fn meta(index: u64) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: Some(LogId::new(2_u64.into(), index)), ..SnapshotMeta::default() }
+    }
+
+    fn image(index: u64) -> Vec<u8> {
+        (0..9000).map(|i| (i * index % 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_kept_and_the_others_go() {
+        let disk = disk(1);
+        let store = open(&disk);
+        assert_eq!(store.load().unwrap(), None);
+        for index in [5, 900, 1000] {
+            store.save(&meta(index), &image(index)).unwrap();
+            assert_eq!(open(&disk).load().unwrap(), Some((meta(index), image(index).into())));
+            assert_eq!(store.newest().unwrap(), Some(index));
+        }
+        assert_eq!(disk.files().len(), 1);
+        store.save(&meta(6), &image(6)).unwrap();
+        assert_eq!(store.load().unwrap().unwrap().0, meta(1000), "a late older one does not win");
+    }
+
+    #[test]
+    fn power_loss_at_any_operation_leaves_the_old_snapshot_or_the_new_one() {
+        let total = {
+            let disk = disk(1);
+            let store = open(&disk);
+            store.save(&meta(5), &image(5)).unwrap();
+            store.save(&meta(9), &image(9)).unwrap();
+            disk.op_count()
+        };
+        for unsynced in [Unsynced::Random, Unsynced::Lost, Unsynced::Kept] {
+            for seed in 0..4 {
+                let first = {
+                    let disk = disk(1);
+                    open(&disk).save(&meta(5), &image(5)).unwrap();
+                    disk.op_count()
+                };
+                for crash_at in first..total {
+                    let disk = disk(seed * 1000 + crash_at);
+                    let store = open(&disk);
+                    store.save(&meta(5), &image(5)).unwrap();
+                    disk.set_crash_at_op(crash_at);
+                    assert!(store.save(&meta(9), &image(9)).is_err());
+                    disk.power_loss_with(unsynced);
+                    let found = open(&disk).load().unwrap().expect("a snapshot");
+                    let whole = [5, 9].map(|index| (meta(index), Bytes::from(image(index))));
+                    assert!(whole.contains(&found), "crash at {crash_at}, {unsynced:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let disk = disk(1);
+        let store = open(&disk);
+        store.save(&meta(5), &image(5)).unwrap();
+        let (path, len) = disk.files()[0].clone();
+        for at in (0..len).step_by(37).chain(0..64) {
+            let bit = (at % 8) as u8;
+            disk.flip_bit(&path, at, bit).unwrap();
+            assert_eq!(store.load().unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
+            disk.flip_bit(&path, at, bit).unwrap();
+        }
+        assert!(store.load().unwrap().is_some());
+    }
+}

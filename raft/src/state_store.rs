@@ -62,3 +62,6 @@ impl StateStore for MemoryStateStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

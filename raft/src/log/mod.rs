@@ -310,3 +310,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.write_durably(Record::Purge(upto), Some(upto), change).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,8 @@ impl SledStore {
                 // Read once at the start, written from then on.
                 .cache_capacity(1 << 20)
                 .mode(sled::Mode::LowSpace)
+                // Its write buffers have this size.
+                .segment_size(64 << 10)
                 // No thread of its own: this store says when.
                 .flush_every_ms(None);
             self.db = Some(guard("open", || Ok(config.open()?))?);

@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     pub fn simulated(voters: u64, tune: fn(&mut RaftConfig)) -> Cluster {
-        let places = (1..=voters).map(|id| (id, Place::Sim(SimDisk::new(id))));
+        let places = (1..=voters).map(|id| (id, Place::Sim(sim_disk(id))));
         Cluster::form(places.collect(), tune)
     }
 
@@ -177,7 +177,7 @@ impl Cluster {
     pub fn add_node(&mut self, id: u64, tune: fn(&mut RaftConfig)) -> String {
         let place = match &self._dir {
             Some(dir) => Place::Real(dir.path().join(format!("node-{id}"))),
-            None => Place::Sim(SimDisk::new(id)),
+            None => Place::Sim(sim_disk(id)),
         };
         let mut node = TestNode::new(id, place, tune);
         node.start();
@@ -263,6 +263,14 @@ impl Drop for Cluster {
             node.kill();
         }
     }
+}
+
+/// A disk with the node's data directory, which is the node's own to make durable.
+fn sim_disk(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.create_dir_all("/data".as_ref()).unwrap();
+    disk.sync_dir("/".as_ref()).unwrap();
+    disk
 }
 
 pub fn registration(number: u64) -> Command {
