@@ -6,9 +6,16 @@
 //! * the leader is in its own committed ISR;
 //! * once deposed, nothing moves any more: produces that wait end as *unknown outcome*.
 
+mod clients;
+mod exchange;
+mod views;
+
+pub use clients::{Acks, ProduceRefusal, ReadCheck};
+pub use exchange::{FetchDecision, FollowerAck, FollowerFetch, Refusal};
+
 use super::high_watermark::{self, Inputs};
 use super::isr::Isr;
-use super::progress::{Ack, Followers, Progress, ReplicaState};
+use super::progress::{Ack, Followers, Progress};
 use super::{Durability, EpochLookup, FlushToken};
 use std::collections::{BTreeMap, BTreeSet};
 use strandline_metadata::configs::FlushMode;
@@ -125,106 +132,6 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         *self == Effects::default()
     }
-}
-
-/// How many replicas a producer waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// The whole maximal ISR.
-    All,
-    /// The leader's own disk (its page cache where [`Durability::Appended`]).
-    Leader,
-    /// Nobody.
-    None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProduceRefusal {
-    /// Nothing was appended; retriable.
-    #[error("{isr} in-sync replicas, {min_insync} are needed")]
-    NotEnoughReplicas { isr: usize, min_insync: usize },
-    /// Nothing was appended; ask the new leader.
-    #[error("leader epoch {0} is over")]
-    Deposed(LeaderEpoch),
-}
-
-/// May a consumer read at an offset?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadCheck {
-    /// Records from the offset up to here are visible (above the offset, never beyond the high watermark).
-    Ready { end: Offset },
-    /// Nothing visible there yet: wait for the high watermark to pass the offset.
-    AtEnd,
-    /// A new leader whose high watermark has not reached the start of its epoch cannot say (KIP-207); retriable.
-    NotAvailable,
-    /// Below the log start or above the log end.
-    OutOfRange { log_start: Offset, log_end: Offset },
-}
-
-/// A follower's numbered request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FollowerFetch {
-    /// Grows with each request of this replica as long as its process lives.
-    pub number: u64,
-    pub broker: BrokerId,
-    pub broker_epoch: BrokerEpoch,
-    pub leader_epoch: LeaderEpoch,
-    /// N: its log end.
-    pub next_offset: Offset,
-    /// Epoch of its last record; `None`: its log is empty.
-    pub last_epoch: Option<LeaderEpoch>,
-    /// What its disk holds; always the truth, whatever the topic's durability.
-    pub flushed_end: Offset,
-}
-
-/// Only the follower's flushed end moved; its numbered request stays outstanding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FollowerAck {
-    /// Of the request that is outstanding.
-    pub number: u64,
-    pub broker: BrokerId,
-    pub broker_epoch: BrokerEpoch,
-    pub leader_epoch: LeaderEpoch,
-    pub flushed_end: Offset,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchDecision {
-    /// The logs match up to `from`, and the acknowledgement is recorded. Send what follows, now or when there
-    /// is some: it stays true until this leader is deposed.
-    Send {
-        from: Offset,
-    },
-    /// The follower's log is another one from `end` on; nothing was recorded. With no epoch, `end` is the log
-    /// start and the follower begins there with an empty log.
-    Diverging {
-        epoch: Option<LeaderEpoch>,
-        end: Offset,
-    },
-    /// What the follower asks for has been deleted: it begins at the log start with an empty log.
-    BelowLogStart {
-        log_start: Offset,
-    },
-    Refused(Refusal),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The follower's epoch is older: it waits for its image.
-    #[error("leader epoch {current} is current")]
-    FencedEpoch { current: LeaderEpoch },
-    /// The follower's epoch is newer (this leader is deposed by it), or this leader was deposed before.
-    #[error("leader epoch {epoch} is over")]
-    NotLeader { epoch: LeaderEpoch },
-    #[error("broker {0} is no replica")]
-    NotReplica(BrokerId),
-    /// The broker epoch is not the one in the leader's image, which may be the one that is behind: retry.
-    #[error("the broker epoch is not current")]
-    StaleBroker,
-    /// An acknowledgement with no matched fetch before it in this epoch and registration. Ignore it: the next
-    /// request says as much.
-    #[error("no fetch has matched in this epoch yet")]
-    NoFetch,
 }
 
 impl Leader {
@@ -587,151 +494,5 @@ impl Leader {
             isr,
         });
         self.isr.proposed(&wanted, now_ms);
-    }
-
-    // ---- answers to clients ----
-
-    /// Before anything is appended.
-    pub fn check_produce(&self, acks: Acks) -> Result<(), ProduceRefusal> {
-        if self.deposed.is_some() {
-            return Err(ProduceRefusal::Deposed(self.epoch));
-        }
-        let isr = self.isr.committed().len();
-        let min_insync = self.rules.min_insync;
-        if acks == Acks::All && isr < min_insync {
-            return Err(ProduceRefusal::NotEnoughReplicas { isr, min_insync });
-        }
-        Ok(())
-    }
-
-    /// Whether a batch that ends at `end` (its last offset + 1) is acknowledged. Once deposed, what is not
-    /// acknowledged yet has an unknown outcome.
-    pub fn is_acknowledged(&self, acks: Acks, end: Offset) -> bool {
-        match acks {
-            Acks::All => self.high_watermark >= end,
-            Acks::Leader => self.own_end() >= end,
-            Acks::None => true,
-        }
-    }
-
-    /// Whether this leader knows where the visible log ends (KIP-207). Until then `ListOffsets(latest)` gets
-    /// a retriable error.
-    pub fn offsets_available(&self) -> bool {
-        self.high_watermark >= self.epoch_start
-    }
-
-    /// A consumer's fetch at `offset`.
-    pub fn read_check(&self, offset: Offset) -> ReadCheck {
-        if offset >= self.log_start && offset < self.high_watermark {
-            return ReadCheck::Ready { end: self.high_watermark };
-        }
-        if offset < self.log_start {
-            return ReadCheck::OutOfRange { log_start: self.log_start, log_end: self.log_end };
-        }
-        if !self.offsets_available() {
-            return ReadCheck::NotAvailable;
-        }
-        match offset <= self.log_end {
-            true => ReadCheck::AtEnd,
-            false => ReadCheck::OutOfRange { log_start: self.log_start, log_end: self.log_end },
-        }
-    }
-
-    // ---- views ----
-
-    pub fn epoch(&self) -> LeaderEpoch {
-        self.epoch
-    }
-
-    /// Log end when the epoch began.
-    pub fn epoch_start(&self) -> Offset {
-        self.epoch_start
-    }
-
-    pub fn high_watermark(&self) -> Offset {
-        self.high_watermark
-    }
-
-    /// The epoch in which the high watermark was learnt; goes into the next role's start with it.
-    pub fn high_watermark_epoch(&self) -> LeaderEpoch {
-        self.high_watermark_epoch
-    }
-
-    pub fn truncations(&self) -> u64 {
-        self.truncations
-    }
-
-    pub fn log_start(&self) -> Offset {
-        self.log_start
-    }
-
-    pub fn log_end(&self) -> Offset {
-        self.log_end
-    }
-
-    pub fn flushed_end(&self) -> Offset {
-        self.flushed
-    }
-
-    pub fn deposed(&self) -> Option<Deposed> {
-        self.deposed
-    }
-
-    pub fn committed_isr(&self) -> &BTreeSet<BrokerId> {
-        self.isr.committed()
-    }
-
-    /// Committed ISR and every pending addition.
-    pub fn maximal_isr(&self) -> BTreeSet<BrokerId> {
-        self.isr.maximal().collect()
-    }
-
-    /// The partition epoch of the committed ISR.
-    pub fn partition_epoch(&self) -> strandline_record::PartitionEpoch {
-        self.isr.epoch()
-    }
-
-    pub fn under_min_isr(&self) -> bool {
-        self.isr.committed().len() < self.rules.min_insync
-    }
-
-    /// Some replica is not in the committed ISR.
-    pub fn under_replicated(&self) -> bool {
-        self.isr.committed().len() < self.followers.len() + 1
-    }
-
-    /// An AlterPartition is without its final word.
-    pub fn alter_is_pending(&self) -> bool {
-        self.isr.is_pending()
-    }
-
-    /// All replicas, the leader first.
-    pub fn replica_states(&self, now_ms: u64) -> Vec<ReplicaState> {
-        let committed = self.isr.committed();
-        let maximal = self.maximal_isr();
-        let me = ReplicaState {
-            broker: self.me,
-            is_leader: true,
-            in_isr: true,
-            joining: false,
-            log_end: Some(self.log_end),
-            acknowledged_end: Some(self.own_end()),
-            lag: Some(0),
-            lag_ms: Some(0),
-        };
-        let follower = |(&broker, progress): (&BrokerId, &Progress)| {
-            let end = self.acknowledged(broker);
-            ReplicaState {
-                broker,
-                is_leader: false,
-                in_isr: committed.contains(&broker),
-                joining: maximal.contains(&broker) && !committed.contains(&broker),
-                log_end: progress.ack().map(|ack| ack.next),
-                acknowledged_end: end,
-                lag: end.map(|end| (self.log_end.get() - end.get()).max(0)),
-                lag_ms: progress.lag_ms(self.rules.durability, self.log_end, now_ms),
-            }
-        };
-        std::iter::once(me).chain(self.followers.iter().map(follower)).collect()
     }
 }
