@@ -17,6 +17,7 @@ use crate::net;
 use crate::peer_service::PeerService;
 use crate::peers::Peers;
 use crate::session::Session;
+use futures::future::BoxFuture;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -76,6 +77,24 @@ pub async fn run(
     env: Arc<dyn Env>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), RunError> {
+    run_boxed(config, env, Box::pin(shutdown)).await
+}
+
+/// Neither generic nor opaque, so that the whole node is compiled in this crate and not again in each that
+/// runs one.
+fn run_boxed<'a>(
+    config: NodeConfig,
+    env: Arc<dyn Env>,
+    shutdown: BoxFuture<'a, ()>,
+) -> BoxFuture<'a, Result<(), RunError>> {
+    Box::pin(run_node(config, env, shutdown))
+}
+
+async fn run_node(
+    config: NodeConfig,
+    env: Arc<dyn Env>,
+    mut shutdown: BoxFuture<'_, ()>,
+) -> Result<(), RunError> {
     if let Err(violations) = config.validate() {
         return Err(RunError::Config(
             violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -107,7 +126,6 @@ pub async fn run(
     tasks.spawn(serve_peers(&context, &broker, &controller, &gate, peer_listener));
     tasks.spawn(serve_grpc(&context, &broker, &groups, &controller, grpc_listener));
 
-    let mut shutdown = std::pin::pin!(shutdown);
     let started = async {
         lifecycle::enter(&context, &gate, has_state).await?;
         tasks.spawn(controller.clone().run());
