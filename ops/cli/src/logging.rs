@@ -26,7 +26,9 @@ pub fn for_command(verbosity: u8) {
 /// or for debug, gets it.
 fn filter(name: &str, level: &str) -> Result<EnvFilter, Failure> {
     let quiet = match level.trim() {
-        plain @ ("info" | "warn") => format!("{plain},openraft=error,h2=warn,hyper=warn,tower=warn,sled=warn"),
+        plain @ ("info" | "warn") => {
+            format!("{plain},openraft=error,h2=warn,hyper=warn,tower=warn,sled=warn")
+        }
         other => other.to_owned(),
     };
     EnvFilter::try_new(quiet).map_err(|error| {

@@ -26,31 +26,24 @@ use std::process::ExitCode;
 
 /// Returns memory to the system sooner than the system's allocator, which an idle node shows most.
 #[global_allocator]
-static ALLOCATOR: Spy = Spy;
-struct Spy;
-thread_local!{ static IN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) }; }
-pub static LIVE: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
-fn note(what: &str, size: usize) {
-    LIVE.fetch_add(size as i64, std::sync::atomic::Ordering::Relaxed);
-    if size >= 100_000 && !IN.replace(true) {
-        let bt = std::backtrace::Backtrace::force_capture().to_string();
-        let short: Vec<&str> = bt.lines().filter(|l| !l.trim_start().starts_with("at ") && (l.contains("strandline") || l.contains("sled") || l.contains("openraft")|| l.contains("tokio") || l.contains("h2::") || l.contains("tonic") || l.contains("tracing"))).skip(1).take(7).map(|l| l.trim()).collect();
-        eprintln!("ALLOC {what} {size} live {} {}", LIVE.load(std::sync::atomic::Ordering::Relaxed), short.join(" < "));
-        IN.set(false);
-    }
-}
-unsafe impl std::alloc::GlobalAlloc for Spy {
-    unsafe fn alloc(&self, l: std::alloc::Layout) -> *mut u8 { note("alloc", l.size()); unsafe { mimalloc::MiMalloc.alloc(l) } }
-    unsafe fn alloc_zeroed(&self, l: std::alloc::Layout) -> *mut u8 { note("zeroed", l.size()); unsafe { mimalloc::MiMalloc.alloc_zeroed(l) } }
-    unsafe fn dealloc(&self, p: *mut u8, l: std::alloc::Layout) { LIVE.fetch_sub(l.size() as i64, std::sync::atomic::Ordering::Relaxed); if l.size() >= 100_000 && !IN.replace(true) { eprintln!("FREE {}", l.size()); IN.set(false);} unsafe { mimalloc::MiMalloc.dealloc(p, l) } }
-    unsafe fn realloc(&self, p: *mut u8, l: std::alloc::Layout, n: usize) -> *mut u8 { LIVE.fetch_sub(l.size() as i64, std::sync::atomic::Ordering::Relaxed); note("realloc", n); unsafe { mimalloc::MiMalloc.realloc(p, l, n) } }
-}
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    use_small_pages();
     let cli = cli::Cli::parse();
     let json = cli.global.json;
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
+    }
+}
+
+/// Keeps the kernel from backing the allocator's arenas with 2 MiB pages: an idle node touches a little of many
+/// of them, which made 87 MB resident where 30 MB were used.
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a plain system call without pointers. If the kernel does not know it, more memory is used.
+    unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
     }
 }
