@@ -72,6 +72,8 @@ impl Kind for Fetch {
     }
 }
 
+/// A fetch to make, with the topic's id and the leader epoch known.
+type Routed = (Want, TopicId, i32);
 type CommittedAnswer = (Vec<(TopicPartition, u64)>, Result<BTreeMap<TopicPartition, OffsetAndMetadata>>);
 type LookupAnswer = (TopicPartition, u64, Result<i64>);
 
@@ -231,7 +233,7 @@ impl Fetcher {
             state.positions.want_fetch(now, 2 * options.partition_fetch_bytes as usize)
         };
         let inner = self.shared.client.inner.clone();
-        let mut groups: BTreeMap<(u64, bool), Vec<(Want, TopicId, i32)>> = BTreeMap::new();
+        let mut groups: BTreeMap<(u64, bool), Vec<Routed>> = BTreeMap::new();
         for want in wants {
             let (topic, route) = {
                 let metadata = inner.metadata.lock();

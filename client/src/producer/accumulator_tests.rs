@@ -170,9 +170,9 @@ proptest! {
             }
         }
         accumulator.close_due(now, true);
-        for slot in 0..3 {
+        for (slot, taken) in taken.iter_mut().enumerate() {
             while let Some(gathered) = accumulator.take(slot) {
-                taken[slot].extend(values(gathered));
+                taken.extend(values(gathered));
             }
         }
         prop_assert!(accumulator.next_deadline().is_none());

@@ -6,6 +6,7 @@
 
 mod accumulator;
 mod delivery;
+mod exchange;
 mod partitioner;
 mod sender;
 mod window;

@@ -7,16 +7,16 @@
 
 use super::accumulator::{Gathered, Slot};
 use super::delivery::{BatchDelivery, Landed};
-use super::window::{Identity, Outcome, Ticket, Verdict, Window};
+use super::exchange::{Answer, Part, Produce, ended_unacknowledged, expired, judge};
+use super::window::{Identity, Outcome, Verdict, Window};
 use super::{Acks, Shared};
 use crate::admin::topics::millis;
 use crate::backoff::Backoff;
 use crate::call::{Repeat, Via};
 use crate::client::Client;
-use crate::connection::Wire;
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
-use crate::stream::{self, BrokerStream, Kind};
-use crate::types::{TopicId, id_bytes, id_from};
+use crate::stream::{self, BrokerStream};
+use crate::types::{TopicId, id_bytes};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,6 @@ use std::time::Duration;
 use strandline_record::{ProducerEpoch, ProducerId, ProducerStamp, restamp_producer};
 use strandline_wire::v1;
 use tokio::time::{Instant, Sleep};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
 
 /// Batches older than the delivery time-out are looked for this often.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(100);
@@ -70,47 +68,7 @@ struct Lane {
     last_error: Option<Error>,
 }
 
-/// A partition's batch in a request.
-#[derive(Debug)]
-pub(super) struct Part {
-    slot: Slot,
-    ticket: Ticket,
-    topic_id: TopicId,
-    partition: i32,
-}
-
-/// The Produce stream.
-pub(super) struct Produce;
 type Event = stream::Event<Produce>;
-
-impl Kind for Produce {
-    type Request = v1::ProduceRequest;
-    type Response = v1::ProduceResponse;
-    type Ticket = Vec<Part>;
-
-    fn open(
-        mut wire: Wire,
-        requests: ReceiverStream<v1::ProduceRequest>,
-    ) -> BoxFuture<'static, Result<Response<Streaming<v1::ProduceResponse>>, Status>> {
-        Box::pin(async move { wire.produce(requests).await })
-    }
-
-    fn request_id(request: &v1::ProduceRequest) -> u64 {
-        request.request_id
-    }
-
-    fn response_id(response: &v1::ProduceResponse) -> u64 {
-        response.request_id
-    }
-
-    fn fits(parts: &Vec<Part>, response: &v1::ProduceResponse) -> bool {
-        parts.len() == response.partitions.len()
-            && parts.iter().zip(&response.partitions).all(|(part, result)| {
-                part.partition == result.partition && id_from(&result.topic_id) == Some(part.topic_id)
-            })
-    }
-}
-
 type Pending<T> = Option<BoxFuture<'static, T>>;
 
 pub(super) struct Sender {
@@ -661,69 +619,6 @@ impl Drop for Sender {
     }
 }
 
-pub(super) fn producer_stamp((identity, base_sequence): (Identity, i32)) -> ProducerStamp {
+fn producer_stamp((identity, base_sequence): (Identity, i32)) -> ProducerStamp {
     ProducerStamp { id: ProducerId(identity.id), epoch: ProducerEpoch(identity.epoch), base_sequence }
-}
-
-fn expired(timeout: Duration, verdict: Verdict, last: Option<Error>) -> Error {
-    let error = match verdict {
-        Verdict::Indeterminate => {
-            Error::indeterminate(format!("not acknowledged within {timeout:?}; the record may be in the log"))
-        }
-        _ => Error::timed_out(format!("not written within {timeout:?}; the record is not in the log")),
-    };
-    match last {
-        Some(last) => error.because(&last),
-        None => error,
-    }
-}
-
-fn ended_unacknowledged(verdict: Verdict, last: Option<Error>) -> Error {
-    let error = match verdict {
-        Verdict::Indeterminate => Error::indeterminate(
-            "the outcome of an earlier attempt is unknown and the batch cannot be sent again safely; the record may be in the log",
-        ),
-        _ => Error::timed_out("the record was not written"),
-    };
-    match last {
-        Some(last) => error.because(&last),
-        None => error,
-    }
-}
-
-enum Answer<'a> {
-    Result(&'a v1::ProducePartitionResult),
-    None(&'a Error),
-}
-
-/// What an answer means for the attempt.
-fn judge(answer: &Answer<'_>) -> (Outcome, Option<Landed>, Option<Error>) {
-    let result = match answer {
-        Answer::None(error) => return (Outcome::Unknown, None, Some((*error).clone())),
-        Answer::Result(result) => result,
-    };
-    let Some(error) = Error::from_wire(result.error.as_ref()) else {
-        let landed = Landed {
-            base_offset: (result.base_offset >= 0).then_some(result.base_offset),
-            log_append_time_ms: (result.log_append_time_ms >= 0).then_some(result.log_append_time_ms),
-            duplicate: result.duplicate,
-        };
-        return (Outcome::Appended, Some(landed), None);
-    };
-    let code = error.code().expect("from a broker");
-    let outcome = match code {
-        // Appended before, longer ago than the broker remembers offsets.
-        ErrorCode::DuplicateSequence => {
-            let landed = Landed { base_offset: None, log_append_time_ms: None, duplicate: true };
-            return (Outcome::Appended, Some(landed), None);
-        }
-        ErrorCode::OutOfOrderSequence => Outcome::OutOfOrder,
-        ErrorCode::UnknownProducerId | ErrorCode::ProducerFenced | ErrorCode::InvalidProducerEpoch => {
-            Outcome::IdentityLost
-        }
-        _ if error.may_have_happened() => Outcome::Unknown,
-        _ if error.is_retriable() => Outcome::NotAppended,
-        _ => Outcome::Rejected,
-    };
-    (outcome, None, Some(error))
 }
