@@ -64,6 +64,9 @@ struct State {
     truncations: u64,
     /// Numbers of requests grow across roles.
     last_request: u64,
+    /// The newest leader epoch in which leading ended here. It is never taken up again: a second leader of
+    /// one epoch would not know what the first has proposed.
+    led_until: Option<LeaderEpoch>,
     waiters: Waiters,
     stopped: bool,
 }
@@ -72,6 +75,13 @@ enum RoleState {
     Idle(IdleReason),
     Leader(Box<Leading>),
     Follower(Box<Following>),
+}
+
+impl State {
+    /// Whether leading in `epoch` has ended here already.
+    fn has_led(&self, epoch: LeaderEpoch) -> bool {
+        !matches!(self.role, RoleState::Leader(_)) && self.led_until.is_some_and(|until| epoch <= until)
+    }
 }
 
 /// What follows from an event, carried out without the lock.
@@ -117,6 +127,7 @@ impl Partition {
                 reported_at_ms: None,
                 truncations: 0,
                 last_request: 0,
+                led_until: None,
                 waiters: Waiters::default(),
                 stopped: false,
             }),
@@ -155,6 +166,11 @@ impl Partition {
             self.see_damage(&mut state, Some(image));
             let registered = self.context.broker_epoch();
             let desired = desired_role(self.context.id, registered, image, self.tp, state.damage);
+            let desired = match desired {
+                // The image has not caught up with what ended this leadership.
+                Role::Leader { epoch } if state.has_led(epoch) => Role::Idle(IdleReason::NoLeader),
+                desired => desired,
+            };
             if state.damage.is_some() && matches!(desired, Role::Follower { .. } | Role::Leader { .. }) {
                 self.repair(&mut state);
             }
@@ -231,6 +247,7 @@ impl Partition {
         match std::mem::replace(&mut state.role, RoleState::Idle(reason)) {
             RoleState::Idle(_) => {}
             RoleState::Leader(leading) => {
+                state.led_until = state.led_until.max(Some(leading.core.epoch()));
                 state.high_watermark = leading.core.high_watermark();
                 state.high_watermark_epoch = leading.core.epoch();
                 leading.abandon(&mut after.done);
