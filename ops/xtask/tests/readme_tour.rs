@@ -6,7 +6,8 @@
 use std::path::Path;
 
 fn document(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ops/xtask lies in the workspace");
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ops/xtask lies in the workspace");
     std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -17,14 +18,20 @@ fn commands(readme: &str) -> Vec<&str> {
 }
 
 fn missing<'a>(readme: &'a str, tour: &str) -> Vec<&'a str> {
-    commands(readme).into_iter().filter(|command| !tour.lines().any(|line| line.contains(command.trim()))).collect()
+    commands(readme)
+        .into_iter()
+        .filter(|command| !tour.lines().any(|line| line.contains(command.trim())))
+        .collect()
 }
 
 #[test]
 fn the_readme_has_the_two_set_up_commands() {
     let readme = document("README.md");
     for command in ["cargo run --release -- dev", "cargo test --workspace"] {
-        assert!(readme.lines().any(|line| line.trim_start_matches("$ ").trim() == command), "README lacks `{command}`");
+        assert!(
+            readme.lines().any(|line| line.trim_start_matches("$ ").trim() == command),
+            "README lacks `{command}`"
+        );
     }
 }
 
