@@ -135,7 +135,7 @@ impl ClientBuilder {
     /// Makes the client without talking to anyone yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if an option is not usable.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if an option is not usable.
     pub fn build(self) -> Result<Client> {
         let bootstrap: Vec<Arc<str>> =
             self.bootstrap.split(',').map(str::trim).filter(|a| !a.is_empty()).map(Arc::from).collect();
@@ -186,7 +186,7 @@ impl ClientBuilder {
     /// Makes the client and fetches the cluster's metadata once, so that a wrong address shows at once.
     ///
     /// # Errors
-    /// What [`build`](Self::build) refuses, or [`ErrorKind::Connection`] and others if no broker answered
+    /// What [`build`](Self::build) refuses, or [`ErrorKind::Connection`](crate::ErrorKind::Connection) and others if no broker answered
     /// within the operation time-out.
     pub async fn connect(self) -> Result<Client> {
         let client = self.build()?;

@@ -1,7 +1,7 @@
 //! Decodes one chunk, record by record. Each batch's checksum is verified before its first record is handed
 //! out (hazard 36); records before the position and control batches are passed over.
 
-use super::positions::{Chunk, Progress};
+use super::places::{Chunk, Progress};
 use crate::error::{Error, ErrorKind};
 use crate::types::{ConsumerRecord, TopicPartition};
 use std::sync::Arc;

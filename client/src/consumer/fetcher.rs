@@ -5,7 +5,7 @@
 //! partition's next request does not name every quiet one again.
 
 use super::Shared;
-use super::positions::{Fetched, Want};
+use super::places::{Fetched, Want};
 use crate::admin::topics::millis;
 use crate::backoff::Backoff;
 use crate::connection::Wire;

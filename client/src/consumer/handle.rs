@@ -2,15 +2,16 @@
 
 use super::Shared;
 use super::group::Member;
-use super::positions::{Lag, Positions};
+use super::places::Lag;
+use super::positions::Positions;
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, OffsetSpec, TopicPartition};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// What can be done with a [`Consumer`] besides taking records from it. Cheap to clone; usable from other tasks
-/// and from a [`RebalanceListener`]. A consumer dereferences to its handle.
+/// What can be done with a [`Consumer`](super::Consumer) besides taking records from it. Cheap to clone; usable from other tasks
+/// and from a [`RebalanceListener`](super::RebalanceListener). A consumer dereferences to its handle.
 #[derive(Clone)]
 pub struct ConsumerHandle {
     pub(crate) shared: Arc<Shared>,

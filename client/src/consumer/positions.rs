@@ -16,83 +16,13 @@
 //!   error (truncation, out of range): never silently (hazard 9).
 //! - Each assignment and seek begins a new incarnation; an answer to a fetch or lookup of another is dropped.
 
+use super::places::{AutoOffsetReset, Chunk, Fetched, Lag, Progress, Want};
 use crate::error::{Error, ErrorKind};
 use crate::types::{OffsetAndMetadata, OffsetSpec, TopicPartition};
-use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use strandline_record::BatchIter;
 use tokio::time::Instant;
-
-/// What to do where a partition has no valid position: no offset committed, or one that is not in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AutoOffsetReset {
-    /// Begin with the first record there is.
-    Earliest,
-    /// Begin with the next record to be written.
-    #[default]
-    Latest,
-    /// Report an error and wait for a seek.
-    Error,
-}
-
-impl AutoOffsetReset {
-    fn spec(self) -> Option<OffsetSpec> {
-        match self {
-            AutoOffsetReset::Earliest => Some(OffsetSpec::Earliest),
-            AutoOffsetReset::Latest => Some(OffsetSpec::Latest),
-            AutoOffsetReset::Error => None,
-        }
-    }
-}
-
-/// The places that change with each record, outside the lock. Written by the user's side while it hands records
-/// out, and under the lock while it does not.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    position: AtomicI64,
-    /// Leader epoch of the record before `position`, -1 if not known.
-    position_epoch: AtomicI32,
-    consumed: AtomicI64,
-    consumed_epoch: AtomicI32,
-}
-
-impl Progress {
-    fn new(offset: i64, epoch: i32) -> Arc<Self> {
-        Arc::new(Progress {
-            position: AtomicI64::new(offset),
-            position_epoch: AtomicI32::new(epoch),
-            consumed: AtomicI64::new(offset),
-            consumed_epoch: AtomicI32::new(epoch),
-        })
-    }
-
-    pub(crate) fn position(&self) -> i64 {
-        self.position.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn hand_out(&self, next: i64, epoch: i32) {
-        self.position_epoch.store(epoch, Ordering::Relaxed);
-        self.position.store(next, Ordering::Release);
-    }
-
-    /// What was handed out counts as processed.
-    pub(crate) fn consume(&self) {
-        self.consumed_epoch.store(self.position_epoch.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.consumed.store(self.position.load(Ordering::Relaxed), Ordering::Release);
-    }
-}
-
-/// Fetched bytes that wait to be handed out: one or more whole batches.
-#[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    pub(crate) bytes: Bytes,
-    /// Behind its last record.
-    pub(crate) end: i64,
-    /// Leader epoch of its last batch.
-    pub(crate) epoch: i32,
-}
 
 #[derive(Debug)]
 enum Standing {
@@ -128,37 +58,6 @@ impl Slot {
     fn buffered(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.len()).sum()
     }
-}
-
-/// A fetch to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
-    pub(crate) partition: TopicPartition,
-    pub(crate) incarnation: u64,
-    pub(crate) offset: i64,
-    pub(crate) last_fetched_epoch: i32,
-    pub(crate) hot: bool,
-}
-
-/// A fetch's answer for one partition, without an error.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fetched {
-    pub(crate) batches: Bytes,
-    pub(crate) high_watermark: i64,
-    pub(crate) log_start: i64,
-    /// (epoch, end offset): the log's history leaves the consumer's here (KIP-320).
-    pub(crate) diverging: Option<(i32, i64)>,
-}
-
-/// How far a consumer is in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lag {
-    /// Next record to be handed out.
-    pub position: i64,
-    /// End (exclusive) of what could be read at the last fetch.
-    pub high_watermark: i64,
-    /// First record in the log at the last fetch.
-    pub log_start_offset: i64,
 }
 
 #[derive(Debug)]
@@ -280,7 +179,7 @@ impl Positions {
         let was = std::mem::replace(&mut slot.paused, paused);
         if paused && !was && matches!(slot.standing, Standing::Reading) {
             // What it has buffered would keep others from being fetched: fetch it again afterwards.
-            let (offset, epoch) = slot.progress_now();
+            let (offset, epoch) = slot.progress.handed_out();
             let consumed = slot.progress.clone();
             self.start_at(tp, offset, epoch);
             self.slots.get_mut(tp).expect("it was there").progress = consumed;
@@ -314,12 +213,8 @@ impl Positions {
         of: impl Fn(&TopicPartition) -> bool,
     ) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
         let offset = |slot: &Slot| {
-            let p = &slot.progress;
-            let (offset, epoch) = if only_consumed {
-                (p.consumed.load(Ordering::Acquire), p.consumed_epoch.load(Ordering::Relaxed))
-            } else {
-                (p.position(), p.position_epoch.load(Ordering::Relaxed))
-            };
+            let (offset, epoch) =
+                if only_consumed { slot.progress.consumed() } else { slot.progress.handed_out() };
             OffsetAndMetadata { offset, leader_epoch: (epoch >= 0).then_some(epoch), metadata: String::new() }
         };
         self.slots
@@ -366,7 +261,7 @@ impl Positions {
             return;
         }
         let slot = &self.slots[tp];
-        let (progress, (offset, epoch)) = (slot.progress.clone(), slot.progress_now());
+        let (progress, (offset, epoch)) = (slot.progress.clone(), slot.progress.handed_out());
         self.start_at(tp, offset, epoch);
         let slot = self.slots.get_mut(tp).expect("it was there");
         (slot.progress, slot.retry_at) = (progress, Some(retry_at));
@@ -529,7 +424,7 @@ impl Positions {
         slot.busy = false;
         (slot.retry_at, slot.failures) = (None, 0);
         if let Some((epoch, end_offset)) = answer.diverging {
-            let (position, _) = slot.progress_now();
+            let (position, _) = slot.progress.handed_out();
             if position <= end_offset {
                 // Only what was fetched ahead is gone: nobody has seen it.
                 let progress = slot.progress.clone();
@@ -610,7 +505,7 @@ impl Positions {
     ) {
         let reset = self.reset;
         let Some(slot) = self.current(tp, incarnation) else { return };
-        let (position, epoch) = slot.progress_now();
+        let (position, epoch) = slot.progress.handed_out();
         if (log_start..=high_watermark).contains(&position) {
             // Only what was fetched ahead is gone.
             let progress = slot.progress.clone();
@@ -650,12 +545,6 @@ impl Positions {
             self.buffered -= slot.chunks.drain(..).map(|chunk| chunk.bytes.len()).sum::<usize>();
             self.ready.retain(|ready| ready != tp);
         }
-    }
-}
-
-impl Slot {
-    fn progress_now(&self) -> (i64, i32) {
-        (self.progress.position(), self.progress.position_epoch.load(Ordering::Relaxed))
     }
 }
 

@@ -1,7 +1,7 @@
 use super::super::cursor::{Cursor, Next};
 use super::super::testing::batches;
 use super::*;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 
 fn tp(partition: i32) -> TopicPartition {

@@ -2,7 +2,7 @@
 //! reached.
 
 use super::membership::Step;
-use super::positions::Fetched;
+use super::places::Fetched;
 use super::testing::batches;
 use super::*;
 use crate::types::OffsetSpec;
