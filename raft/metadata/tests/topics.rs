@@ -225,3 +225,14 @@ fn the_default_minimum_is_lowered_to_the_replica_count_and_a_set_one_is_not() {
     assert_eq!(minimum(&[("min.insync.replicas", "2")], 1), 2);
     assert_eq!(minimum(&[("min.insync.replicas", "1")], 3), 1);
 }
+
+#[test]
+fn waiting_for_the_disk_can_be_given_up_and_not_taken_up_again() {
+    let mut world = World::with_partition(&[]);
+    assert_eq!(world.configure(&[("flush", "interval")], &[]), Response::Done);
+    assert_eq!(world.configure(&[("flush", "os")], &[]), Response::Done);
+    for answer in [world.configure(&[("flush", "ack")], &[]), world.configure(&[], &["flush"])] {
+        assert!(matches!(answer, Response::Rejected(Rejection::InvalidConfig { .. })), "{answer:?}");
+    }
+    assert_eq!(world.configure(&[("retention.ms", "1000")], &[]), Response::Done);
+}

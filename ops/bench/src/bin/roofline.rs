@@ -144,7 +144,8 @@ fn serve(node: usize, args: &Args) -> std::io::Result<()> {
                     shared.led.lock().unwrap().insert(id, NODES);
                     for link in &links {
                         let mut link = link.lock().unwrap();
-                        let _ = write_all_vectored(&mut link, &[IoSlice::new(header), IoSlice::new(&payload)]);
+                        let _ =
+                            write_all_vectored(&mut link, &[IoSlice::new(header), IoSlice::new(&payload)]);
                     }
                     shared.push(Item { payload, waiter: Waiter::Led(id) });
                 });
@@ -154,7 +155,9 @@ fn serve(node: usize, args: &Args) -> std::io::Result<()> {
             let slot = back.len();
             back.push(stream.try_clone().expect("a socket can be shared"));
             drop(back);
-            read_frames(stream, |_, payload, id| shared.push(Item { payload, waiter: Waiter::Peer(slot, id) }));
+            read_frames(stream, |_, payload, id| {
+                shared.push(Item { payload, waiter: Waiter::Peer(slot, id) })
+            });
         });
     }
     Ok(())
@@ -192,12 +195,16 @@ fn write_journal(shared: &Shared, journal: &File) {
         }
         let slices: Vec<libc::iovec> = items
             .iter()
-            .map(|item| libc::iovec { iov_base: item.payload.as_ptr() as *mut _, iov_len: item.payload.len() })
+            .map(|item| libc::iovec {
+                iov_base: item.payload.as_ptr() as *mut _,
+                iov_len: item.payload.len(),
+            })
             .collect();
         for chunk in slices.chunks(1024) {
             // SAFETY: the slices point into `items`, which live until after the call.
-            let written =
-                unsafe { libc::pwritev(journal.as_raw_fd(), chunk.as_ptr(), chunk.len() as i32, at as libc::off_t) };
+            let written = unsafe {
+                libc::pwritev(journal.as_raw_fd(), chunk.as_ptr(), chunk.len() as i32, at as libc::off_t)
+            };
             let wanted: usize = chunk.iter().map(|slice| slice.iov_len).sum();
             assert_eq!(written as usize, wanted, "a short write");
             at += wanted as u64;
@@ -301,7 +308,8 @@ fn drive(args: &Args) -> std::io::Result<()> {
     for node in &mut nodes {
         node.wait()?;
     }
-    let cpu = procs::rusage_seconds(libc::RUSAGE_SELF) + procs::rusage_seconds(libc::RUSAGE_CHILDREN) - prewriting(args);
+    let cpu = procs::rusage_seconds(libc::RUSAGE_SELF) + procs::rusage_seconds(libc::RUSAGE_CHILDREN)
+        - prewriting(args);
     std::fs::remove_dir_all(&args.dir)?;
     report(args, latencies, seconds, cpu);
     Ok(())

@@ -114,6 +114,7 @@ pub(super) fn alter_configs(
     next.retain(|key, _| !unset.contains(key));
     next.extend(set.iter().map(|(k, v)| (k.clone(), v.clone())));
     configs::validate(&next)?;
+    check_flush_change(&topic.configs, &next)?;
     put_topic(image, Topic { configs: next, ..Topic::clone(&topic) }, delta);
 
     let min_insync = configs::MIN_INSYNC_REPLICAS;
@@ -125,6 +126,22 @@ pub(super) fn alter_configs(
         }
     }
     Ok(Response::Done)
+}
+
+/// What was acknowledged under `interval` or `os` may be missing after an unclean restart, so such a restart takes a
+/// replica out of the ELR. Under `ack` it does not: the topic would promise for its old records what nobody kept.
+/// Loosening is fine, tightening is refused.
+fn check_flush_change(now: &TopicConfigs, next: &TopicConfigs) -> Result<(), Rejection> {
+    let is_ack = |configs| configs::effective(configs, configs::FLUSH) == Some("ack");
+    if is_ack(next) && !is_ack(now) {
+        return Err(Rejection::InvalidConfig {
+            key: configs::FLUSH.to_owned(),
+            reason: "a topic that did not wait for the disk cannot begin to: its older records may not be on every disk; \
+                     create another topic with flush=ack and copy them"
+                .to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Kafka's rule: 1 to 249 of `a-z A-Z 0-9 . _ -`, and neither `.` nor `..`.
