@@ -51,6 +51,8 @@ pub struct Manifest {
     pub next_seq: u64,
     /// The store was closed after this: there is nothing in the journal.
     pub clean: bool,
+    /// The file number that new logs begin with.
+    pub next_number: u32,
     /// Directories of deleted logs, to be removed after this.
     pub removing: Vec<TopicPartition>,
     pub logs: Vec<LogRecord>,
@@ -166,6 +168,7 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Resul
         first_group,
         next_seq,
         clean: kind == Kind::Closing,
+        next_number: shared.next_number(),
         removing: removing.collect(),
         logs: records,
     };
@@ -219,7 +222,7 @@ fn note(
     let record = inner.record(tp);
     let (end, journaled, truncations) = (record.end, record.journaled, inner.truncations);
     drop(inner);
-    debug_assert!(record.is_sound(), "{record:?}");
+    assert!(record.is_sound(), "a log keeps its invariants: {record:?}");
     records.push(record);
     noted.push(Noted { log, end, journaled, truncations });
 }

@@ -39,6 +39,13 @@ impl EpochCache {
         Some(self.entries[at].1)
     }
 
+    /// The epoch of the batch that holds `offset`. The epoch in a batch's header lies outside its checksum: it is
+    /// checked against this.
+    pub fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let after = self.entries.partition_point(|(_, start)| *start <= offset);
+        self.entries[..after].last().map(|(epoch, _)| *epoch)
+    }
+
     /// The largest epoch that is at most `asked`, and where it ends.
     pub fn end_of(&self, asked: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let after = self.entries.partition_point(|(epoch, _)| *epoch <= asked);
@@ -97,6 +104,8 @@ mod tests {
         assert_eq!(end_of(&cache, 2, 30), Some((1, 10)));
         assert_eq!(end_of(&cache, 5, 30), Some((3, 20)));
         assert_eq!(end_of(&cache, 9, 30), Some((7, 30)));
+        let at = |offset| cache.at(Offset(offset)).map(LeaderEpoch::get);
+        assert_eq!((at(0), at(9), at(10), at(25)), (Some(1), Some(1), Some(3), Some(7)));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use uuid::Uuid;
 /// Why a directory could not be opened. Nothing was changed in it.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error("the data directory {} is locked: another process is using it", .path.display())]
+    #[error("the data directory {} is locked: another process is using it; stop that one, or choose another data.dir", .path.display())]
     Locked { path: PathBuf },
-    #[error("the data directory {} belongs to node {found}, this is node {expected}", .path.display())]
+    #[error("the data directory {} belongs to node {found}, this is node {expected}: correct node.id or data.dir", .path.display())]
     OtherNode { path: PathBuf, found: BrokerId, expected: BrokerId },
     #[error("the data directory {} belongs to cluster {found}, this node is in cluster {expected}", .path.display())]
     OtherCluster { path: PathBuf, found: Uuid, expected: Uuid },

@@ -183,9 +183,9 @@ mod tests {
         for n in 0..6 {
             offer(&mut producers, header(1, 0, n, 1, 100 + i64::from(n))).unwrap();
         }
-        let again = offer(&mut producers, header(1, 0, 1, 1, 0));
+        let again = offer(&mut producers, header(1, 0, 1, 1, 106));
         assert!(matches!(again, Err(AppendError::Duplicate { base_offset: Offset(101), .. })), "{again:?}");
-        let older = offer(&mut producers, header(1, 0, 0, 1, 0));
+        let older = offer(&mut producers, header(1, 0, 0, 1, 106));
         assert!(matches!(older, Err(AppendError::OutOfOrderSequence { .. })), "{older:?}");
     }
 

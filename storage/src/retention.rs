@@ -1,6 +1,7 @@
 //! What runs now and then: deleting old segments, rolling by time, forgetting idle producers, reading
 //! everything slowly to find damage.
 
+use crate::epochs::EpochCache;
 use crate::log::{Inner, PartitionLog, open_segment, segment_path};
 use crate::segment::Scanner;
 use crate::store::{DiskState, Shared, Store};
@@ -100,18 +101,18 @@ impl PartitionLog {
 
     /// Checks batches of one closed segment from `from` on.
     fn scrub(self: &Arc<Self>, from: Offset, left: &mut u64) -> Scrubbed {
-        let (segment, begin, truncations) = {
+        let (segment, begin, truncations, epochs) = {
             let inner = self.lock();
             let from = from.max(inner.start);
             let at = inner.segments.partition_point(|segment| segment.end <= from);
             match inner.segments.get(at) {
                 Some(segment) if segment.closed && inner.usable().is_ok() => {
-                    (*segment, from, inner.truncations)
+                    (*segment, from, inner.truncations, inner.epochs.clone())
                 }
                 _ => return Scrubbed::End,
             }
         };
-        let result = scrub_segment(&self.shared, self.topic_partition(), &segment, begin, left);
+        let result = scrub_segment(&self.shared, self.topic_partition(), &segment, begin, &epochs, left);
         match result {
             Ok(next) => Scrubbed::Upto(next),
             Err(offset) => {
@@ -133,6 +134,7 @@ fn scrub_segment(
     tp: TopicPartition,
     segment: &crate::segment::Segment,
     from: Offset,
+    epochs: &EpochCache,
     left: &mut u64,
 ) -> Result<Offset, Offset> {
     let lost = |_: io::Error, offset: Offset| offset;
@@ -147,6 +149,13 @@ fn scrub_segment(
     let mut scanner = Scanner::new(&*file, position, segment.bytes, offset, true);
     while *left > 0 {
         match scanner.next_batch().map_err(|error| lost(error, offset))? {
+            // Those before the log start are not asked for their epoch, which is no longer known.
+            Some(Ok((_, header)))
+                if header.base_offset() >= from
+                    && epochs.at(header.base_offset()) != Some(header.leader_epoch()) =>
+            {
+                return Err(offset);
+            }
             Some(Ok((_, header))) => {
                 offset = header.next_offset();
                 *left = left.saturating_sub(header.size_in_bytes() as u64);

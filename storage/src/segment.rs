@@ -215,7 +215,7 @@ mod tests {
         let tp = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(7)), partition: PartitionId(3) };
         assert_eq!(parse_log_dir(&log_dir_name(tp)), Some(tp));
         assert_eq!(parse_log_dir("lost+found"), None);
-        assert_eq!(parse_log_dir(&log_dir_name(tp).to_uppercase().replace("0-3", "0-03")), None);
+        assert_eq!(parse_log_dir(&log_dir_name(tp).replace("7-3", "7-03")), None);
         assert_eq!(parse_segment_name(&segment_name(Offset(42), 9)), Some((Offset(42), 9)));
         assert_eq!(parse_segment_name(&index_name(Offset(42), 9)), Some((Offset(42), 9)));
         assert_eq!(parse_segment_name("42-9.log"), None);

@@ -5,7 +5,7 @@ use crate::checkpoint::{self, CheckpointWorker, Kind};
 use crate::config::{FlushMode, LogConfig, StoreConfig};
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, BindError, OpenError};
-use crate::files::FileCache;
+use crate::files::{FileCache, FileKey};
 use crate::index::SparseIndex;
 use crate::journal::{Journal, JournalFiles, JournalWriter, Op};
 use crate::log::{Health, LogRecord, PartitionLog};
@@ -69,34 +69,42 @@ impl Space {
 /// Indexes of closed segments, the most recently used ones within a bound.
 #[derive(Debug, Default)]
 pub(crate) struct IndexCache {
-    indexes: Mutex<(BTreeMap<(TopicPartition, u32), (Arc<SparseIndex>, u64)>, u64)>,
+    indexes: Mutex<Indexes>,
+}
+
+#[derive(Debug, Default)]
+struct Indexes {
+    /// With the time of the last use.
+    by_file: BTreeMap<FileKey, (Arc<SparseIndex>, u64)>,
+    clock: u64,
 }
 
 impl IndexCache {
     const BYTES_MAX: usize = 4 << 20;
 
-    pub fn get(&self, key: (TopicPartition, u32)) -> Option<Arc<SparseIndex>> {
-        let (indexes, clock) = &mut *self.indexes.lock();
+    pub fn get(&self, key: FileKey) -> Option<Arc<SparseIndex>> {
+        let Indexes { by_file, clock } = &mut *self.indexes.lock();
         *clock += 1;
-        let (index, used) = indexes.get_mut(&key)?;
+        let (index, used) = by_file.get_mut(&key)?;
         *used = *clock;
         Some(index.clone())
     }
 
-    pub fn put(&self, key: (TopicPartition, u32), index: Arc<SparseIndex>) {
-        let (indexes, clock) = &mut *self.indexes.lock();
+    pub fn put(&self, key: FileKey, index: Arc<SparseIndex>) {
+        let Indexes { by_file, clock } = &mut *self.indexes.lock();
         *clock += 1;
-        indexes.insert(key, (index, *clock));
-        let mut bytes: usize = indexes.values().map(|(index, _)| index.bytes()).sum();
-        while bytes > Self::BYTES_MAX && indexes.len() > 1 {
-            let Some((oldest, _)) = indexes.iter().min_by_key(|(_, (_, used))| *used) else { break };
-            let oldest = *oldest;
-            bytes -= indexes.remove(&oldest).map_or(0, |(index, _)| index.bytes());
+        by_file.insert(key, (index, *clock));
+        let mut bytes: usize = by_file.values().map(|(index, _)| index.bytes()).sum();
+        while bytes > Self::BYTES_MAX && by_file.len() > 1 {
+            let Some(oldest) = by_file.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key) else {
+                break;
+            };
+            bytes -= by_file.remove(&oldest).map_or(0, |(index, _)| index.bytes());
         }
     }
 
-    pub fn forget(&self, key: (TopicPartition, u32)) {
-        self.indexes.lock().0.remove(&key);
+    pub fn forget(&self, key: FileKey) {
+        self.indexes.lock().by_file.remove(&key);
     }
 }
 
@@ -120,8 +128,7 @@ pub(crate) struct Requests {
 #[derive(Debug, Default)]
 struct Logs {
     open: BTreeMap<TopicPartition, Arc<PartitionLog>>,
-    /// Above the file numbers of every log that was deleted since the start, whose files may still be there: new
-    /// logs begin here.
+    /// Above the file numbers of every log that was deleted, whose files may still be there: new logs begin here.
     next_number: u32,
     /// On their way to the orphans.
     quarantining: BTreeSet<TopicPartition>,
@@ -296,6 +303,15 @@ impl Shared {
 
     pub fn insert(&self, log: Arc<PartitionLog>) {
         self.logs.lock().open.insert(log.topic_partition(), log);
+    }
+
+    pub fn next_number(&self) -> u32 {
+        self.logs.lock().next_number
+    }
+
+    pub fn raise_number(&self, number: u32) {
+        let mut logs = self.logs.lock();
+        logs.next_number = logs.next_number.max(number);
     }
 
     pub fn set_unknown(&self, unknown: BTreeSet<String>) {

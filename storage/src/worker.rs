@@ -134,8 +134,11 @@ impl WorkerHost for ThreadHost {
 /// Drives workers on the calling thread, when it is told to: for tests, which decide what happens when.
 #[derive(Default)]
 pub struct ManualHost {
-    workers: parking_lot::Mutex<Vec<(Arc<AtomicBool>, Box<dyn Worker>)>>,
+    workers: parking_lot::Mutex<Vec<Driven>>,
 }
+
+/// A worker, and whether it was woken.
+type Driven = (Arc<AtomicBool>, Box<dyn Worker>);
 
 impl std::fmt::Debug for ManualHost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

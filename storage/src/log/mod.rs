@@ -289,6 +289,10 @@ impl PartitionLog {
         let moved = {
             let mut inner = self.lock();
             if truncations != inner.truncations {
+                // It says nothing about the log as it is now: the next one will.
+                if inner.hold.is_some() {
+                    self.shared.request_checkpoint();
+                }
                 return;
             }
             if !journaled && inner.config.flush != FlushMode::Ack && inner.journaled {

@@ -5,6 +5,7 @@ use super::state::{closed_index, is_lost, open_segment};
 use super::{Health, Inner, PartitionLog, Trouble};
 use crate::cache::CachedBatch;
 use crate::disk::DiskFile;
+use crate::epochs::EpochCache;
 use crate::error::ReadError;
 use crate::segment::{Scanner, Segment};
 use crate::store::Shared;
@@ -63,6 +64,17 @@ struct Plan {
     offset: Offset,
     file: Arc<dyn DiskFile>,
     truncations: u64,
+    log_start: Offset,
+    epochs: EpochCache,
+}
+
+impl Plan {
+    /// Whether these bytes are the batch that is due. Offset and epoch lie outside the checksum.
+    fn is_intact(&self, header: &BatchHeader, bytes: Option<&[u8]>, expected: Offset) -> bool {
+        header.base_offset() == expected
+            && self.epochs.at(expected.max(self.log_start)) == Some(header.leader_epoch())
+            && bytes.is_some_and(|bytes| validate_batch(bytes, BatchLimits::log(usize::MAX)).is_ok())
+    }
 }
 
 enum Source {
@@ -226,7 +238,9 @@ fn read_file(plan: &Plan, want: &Want) -> Result<Option<ReadBatches>, Trouble> {
                 break None;
             }
             let header = BatchHeader::parse(rest).map_err(|_| Trouble::Damaged(expected))?;
-            if header.base_offset() != expected || header.size_in_bytes() as u64 > left - at as u64 {
+            let fits =
+                header.size_in_bytes() as u64 <= left - at as u64 && header.next_offset() <= plan.segment.end;
+            if header.base_offset() != expected || !fits {
                 return Err(Trouble::Damaged(expected));
             }
             if header.next_offset() > want.from {
@@ -267,10 +281,7 @@ fn read_file(plan: &Plan, want: &Want) -> Result<Option<ReadBatches>, Trouble> {
             if !want.takes(at - begin, size, header.next_offset()) {
                 break;
             }
-            let intact = header.base_offset() == expected
-                && buffer
-                    .get(at..at + size)
-                    .is_some_and(|batch| validate_batch(batch, BatchLimits::log(usize::MAX)).is_ok());
+            let intact = plan.is_intact(&header, buffer.get(at..at + size), expected);
             if !intact {
                 return partial(&buffer, begin, at, base_offset, expected);
             }
@@ -355,7 +366,8 @@ impl Inner {
         let file = open_segment(shared, tp, &segment).map_err(|error| {
             if is_lost(&error) { Trouble::Damaged(segment.base.max(self.start)) } else { error.into() }
         })?;
-        Ok(Source::File(Plan { segment, position, offset, file, truncations: self.truncations }))
+        let (truncations, log_start, epochs) = (self.truncations, self.start, self.epochs.clone());
+        Ok(Source::File(Plan { segment, position, offset, file, truncations, log_start, epochs }))
     }
 
     /// A batch boundary at or before the first batch whose timestamp is at least `timestamp`.

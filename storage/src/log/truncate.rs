@@ -217,6 +217,9 @@ impl Inner {
         while !self.segments.is_empty() {
             self.drop_segment_at(shared, tp, self.segments.len() - 1);
         }
+        // A gap in the numbers: without the journal, recovery takes in files of consecutive numbers, and must not go
+        // on from the old ones to those that follow when the entry of this was lost.
+        self.next_number += 1;
         (self.start, self.end) = (start, start);
         self.cache.clear(&shared.cache);
         self.ended_at(shared, start);

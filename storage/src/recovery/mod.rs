@@ -89,6 +89,25 @@ struct Identity {
     damaged_checkpoints: u64,
 }
 
+/// Creates the directory and makes every name on the way to it durable.
+fn create_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        if disk.exists(dir)? {
+            break;
+        }
+        missing.push(dir);
+    }
+    disk.create_dir_all(root)?;
+    for dir in missing {
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent)?,
+            _ => disk.sync_dir(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
 fn dir_is_empty(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     match disk.read_dir(path) {
         Ok(entries) => Ok(entries.is_empty()),
@@ -142,7 +161,7 @@ pub(crate) fn open(
     config: StoreConfig,
     now_ms: i64,
 ) -> Result<Opened, OpenError> {
-    disk.create_dir_all(root).map_err(failed(root))?;
+    create_root(&*disk, root).map_err(failed(root))?;
     let lock = disk.lock(&root.join(LOCK)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
         _ => failed(&root.join(LOCK))(error),
@@ -173,6 +192,7 @@ pub(crate) fn open(
         first_group: 1,
         next_seq: 1,
         clean: true,
+        next_number: 1,
         removing: Vec::new(),
         logs: Vec::new(),
     });

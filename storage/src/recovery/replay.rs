@@ -71,6 +71,7 @@ pub fn run(
         group_lost: false,
         report: RecoveryReport { clean: manifest.clean, ..Default::default() },
     };
+    shared.raise_number(manifest.next_number);
     replay.run(manifest, scan, groups)?;
     shared.journal.go_on_at(replay.highest_seq.saturating_add(1));
     Ok(replay.report)
@@ -178,6 +179,8 @@ impl Replay<'_> {
         for number in stray {
             if let Some((base, _)) = files.segments.remove(&number) {
                 self.remove(tp, &segment_name(base, number))?;
+                // The removal must be durable before the checkpoint is: later ones might take the file in.
+                log.lock().new_names = true;
             }
         }
         let active = segments.last().filter(|last| !last.closed);
@@ -193,7 +196,7 @@ impl Replay<'_> {
             }
         }
         if let (false, Some(active)) = (adopts, active) {
-            self.cut_file(tp, active, &mut files)?;
+            self.cut_file(tp, active, &mut files, &mut log.lock())?;
         }
         self.logs.insert(tp, Recovering { log, files, adopts, broken, uncertain: false });
         Ok(())
@@ -223,13 +226,21 @@ impl Replay<'_> {
         }
     }
 
-    /// Removes what a file holds beyond the segment.
-    fn cut_file(&self, tp: TopicPartition, segment: &Segment, files: &mut Files) -> io::Result<()> {
+    /// Removes what a file holds beyond the segment, durably with the next checkpoint: what was dropped once must
+    /// not come back.
+    fn cut_file(
+        &self,
+        tp: TopicPartition,
+        segment: &Segment,
+        files: &mut Files,
+        inner: &mut Inner,
+    ) -> io::Result<()> {
         if let Some((_, len)) = files.segments.get_mut(&segment.number)
             && *len > segment.bytes
         {
             open_segment(self.shared, tp, segment)?.set_len(segment.bytes)?;
             *len = segment.bytes;
+            inner.dirty.insert(segment.number);
         }
         Ok(())
     }
@@ -248,7 +259,7 @@ impl Replay<'_> {
         }
         match (&entry.op, applied) {
             (Op::Create { start, next_number }, _) => self.create(tp, entry.seq, *start, *next_number)?,
-            (Op::Delete, Some(_)) => self.delete(tp),
+            (Op::Delete, Some(_)) => self.delete(tp)?,
             (Op::Delete, None) => return Ok(()),
             (_, None) if !self.group_lost => {
                 // The rest of a log whose deletion the checkpoint has seen and whose earlier entries it hides.
@@ -274,8 +285,9 @@ impl Replay<'_> {
 
     fn create(&mut self, tp: TopicPartition, seq: u64, start: Offset, next_number: u32) -> io::Result<()> {
         // There is one if its deletion was in a group that was lost.
-        self.delete(tp);
+        self.delete(tp)?;
         let files = self.dirs.remove(&tp).unwrap_or_default();
+        let removed = !files.segments.is_empty();
         for (number, (base, _)) in files.segments {
             // Of an earlier log of that name, or written anew from the journal.
             self.remove(tp, &segment_name(base, number))?;
@@ -295,21 +307,30 @@ impl Replay<'_> {
             journaled: true,
         };
         let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
+        log.lock().new_names = removed;
         let new = Recovering { log, files: Files::default(), adopts: false, broken: false, uncertain: false };
         self.logs.insert(tp, new);
         Ok(())
     }
 
-    fn delete(&mut self, tp: TopicPartition) {
-        let Some(log) = self.logs.remove(&tp) else { return };
+    fn delete(&mut self, tp: TopicPartition) -> io::Result<()> {
+        let Some(log) = self.logs.remove(&tp) else { return Ok(()) };
         let mut inner = log.log.lock();
-        let start = inner.start;
+        let (start, next_number) = (inner.start, inner.next_number);
         inner.reset(self.shared, tp, start);
         drop(inner);
+        self.shared.raise_number(next_number);
         for (number, (base, _)) in log.files.segments {
-            self.shared.discard(Garbage::Segment { tp, base, number });
+            if number < next_number {
+                self.shared.discard(Garbage::Segment { tp, base, number });
+            } else {
+                // No checkpoint lists it; it may be a new log's of that name, and comes again from the journal.
+                self.remove(tp, &segment_name(base, number))?;
+                self.shared.disk.sync_dir(&log_dir(&self.shared.root, tp))?;
+            }
         }
         self.shared.discard(Garbage::Log { tp });
+        Ok(())
     }
 
     /// Applies an entry behind the newest one that was applied.
@@ -411,6 +432,11 @@ impl Replay<'_> {
         if headers.is_empty() && skip > 0 {
             return Ok(());
         }
+        if adopts && headers.first().is_some_and(|first| first.base_offset() > inner.end) {
+            // What lies between was appended without the journal and is lost, as it may be. The flushed end
+            // waited there, so this was not acknowledged.
+            return Ok(());
+        }
         let stale = inner.active().is_none_or(|active| active.number != number) && inner.next_number > number;
         if headers.is_empty() || stale || inner.check_continues(&headers).is_err() {
             return Err(Trouble::Damaged(inner.end));
@@ -454,8 +480,9 @@ impl Replay<'_> {
                 return Ok(());
             }
             match log.files.segments.get(&next) {
-                // Its first write failed.
-                Some((_, 0)) => inner.next_number = next + 1,
+                // Its first write failed, or was lost and comes again from the journal.
+                Some((_, 0)) if next < number => inner.next_number = next + 1,
+                Some((_, 0)) => return Ok(()),
                 Some((base, _)) if inner.start <= *base && *base <= inner.end => {
                     if *base < inner.end {
                         match inner.cut(self.shared, tp, *base) {
@@ -518,7 +545,7 @@ impl Replay<'_> {
             lower(&mut inner.damaged, end);
             tracing::error!(log = %tp, from = %inner.damaged.unwrap_or(end), "the log may miss records: it is to be repaired");
         } else if let (true, Some(active)) = (log.adopts, inner.active().copied()) {
-            self.cut_file(tp, &active, &mut log.files)?;
+            self.cut_file(tp, &active, &mut log.files, inner)?;
         }
         for (number, (base, _)) in &log.files.segments {
             inner.next_number = inner.next_number.max(number + 1);
