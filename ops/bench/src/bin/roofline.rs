@@ -301,10 +301,17 @@ fn drive(args: &Args) -> std::io::Result<()> {
         })
         .collect();
     let mut latencies = Vec::new();
+    let mut open = Vec::new();
     for client in clients {
-        latencies.extend(client.join().expect("a client thread")?);
+        let (taken, stream) = client.join().expect("a client thread")?;
+        latencies.extend(taken);
+        open.push(stream);
     }
     let seconds = begun.elapsed().as_secs_f64();
+    // A node ends with its client's connection, so all stay open until nobody needs an acknowledgement any more.
+    for stream in open {
+        stream.shutdown(std::net::Shutdown::Both)?;
+    }
     for node in &mut nodes {
         node.wait()?;
     }
@@ -342,7 +349,12 @@ fn start_nodes(args: &Args) -> std::io::Result<Vec<Child>> {
     Ok(nodes)
 }
 
-fn drive_leader(args: &Args, node: usize, payload: &[u8], end: Instant) -> std::io::Result<Vec<u32>> {
+fn drive_leader(
+    args: &Args,
+    node: usize,
+    payload: &[u8],
+    end: Instant,
+) -> std::io::Result<(Vec<u32>, TcpStream)> {
     let mut stream = connect(args.port + node as u16);
     stream.write_all(&[0])?;
     let window = Arc::new(Window {
@@ -352,7 +364,7 @@ fn drive_leader(args: &Args, node: usize, payload: &[u8], end: Instant) -> std::
         sent: Mutex::default(),
     });
     let (back, seen) = (stream.try_clone()?, window.clone());
-    let reader = thread::spawn(move || {
+    thread::spawn(move || {
         read_acknowledgements(back, |ids| {
             let now = Instant::now();
             let mut sent = seen.sent.lock().unwrap();
@@ -387,9 +399,8 @@ fn drive_leader(args: &Args, node: usize, payload: &[u8], end: Instant) -> std::
         free = window.wake.wait(free).unwrap();
     }
     drop(free);
-    stream.shutdown(std::net::Shutdown::Both)?;
-    let _ = reader.join();
-    Ok(std::mem::take(&mut *window.latencies.lock().unwrap()))
+    let latencies = std::mem::take(&mut *window.latencies.lock().unwrap());
+    Ok((latencies, stream))
 }
 
 fn report(args: &Args, mut latencies: Vec<u32>, seconds: f64, cpu: f64) {
