@@ -59,9 +59,15 @@ impl Broker {
         if let Some(partition) = self.partition(tp) {
             return Ok(partition);
         }
+        if self.context.broker_epoch().is_none() {
+            return Err(ServeError::ClusterNotReady("this node is still starting".to_owned()));
+        }
         let image = self.context.image();
         match image.partition(tp) {
-            Some(agreed) => Err(ServeError::NotLeader { leader: agreed.leader, epoch: agreed.leader_epoch }),
+            Some(agreed) => {
+                let leader = agreed.leader.filter(|leader| *leader != self.context.id);
+                Err(ServeError::NotLeader { leader, epoch: agreed.leader_epoch })
+            }
             None => Err(ServeError::UnknownPartition),
         }
     }

@@ -4,11 +4,11 @@
 //! ```text
 //! data directory   --form-cluster            --join
 //! has Raft state → starts as the member it was, both flags are ignored
-//! empty          → all listed nodes must     → asks the member; it is refused
-//!                  answer, none may know       when its id is known under
-//!                  this id under another       another directory
-//!                  directory; the lowest id
-//!                  initialises Raft
+//! empty          → all listed nodes must     → asks the leader whether it
+//!                  answer, none may know       may; it is refused when its
+//!                  this id under another       id is known under another
+//!                  directory; the lowest id    directory; then it is added
+//!                  initialises Raft            as a learner
 //! ```
 //!
 //! Until that is decided the node takes part in no Raft vote ([`RaftGate`]): a node whose disk was wiped
@@ -59,6 +59,10 @@ pub async fn enter(context: &Arc<Context>, gate: &RaftGate, has_state: bool) -> 
         gate.open();
         return Ok(());
     }
+    if let Some(cluster) = context.store.cluster_id() {
+        // The directory was bound to a cluster only after Raft state existed: that state is gone.
+        return Err(RunError::WipedNode { id: context.id, cluster: cluster.to_string() });
+    }
     if let Some(members) = &config.form_cluster {
         let members: BTreeMap<u64, String> =
             members.0.iter().map(|(id, addr)| (id.0, addr.to_string())).collect();
@@ -79,10 +83,8 @@ pub async fn enter(context: &Arc<Context>, gate: &RaftGate, has_state: bool) -> 
                 .to_owned(),
         ));
     }
-    // Raft reaches this node as soon as the leader has added it as a learner.
-    gate.open();
     let members: Vec<String> = config.join.iter().map(ToString::to_string).collect();
-    join(context, &members).await
+    join(context, gate, &members).await
 }
 
 /// Waits until every other listed node has answered. `true`: some of them are a cluster already.
@@ -138,16 +140,17 @@ fn check_reply(
     Ok(reply.has_state)
 }
 
-/// Asks to be let in, and follows hints to the leader.
-async fn join(context: &Arc<Context>, members: &[String]) -> Result<(), RunError> {
+/// Asks whether it would be let in, then to be let in, and follows hints to the leader.
+async fn join(context: &Arc<Context>, gate: &RaftGate, members: &[String]) -> Result<(), RunError> {
     let mut asked = 0;
     let mut target = members[0].clone();
     let deadline = tokio::time::Instant::now() + JOIN_DEADLINE;
-    let request = JoinRequest {
+    let mut request = JoinRequest {
         broker_id: context.id.0,
         directory: context.store.directory_id().to_string(),
         cluster_id: context.config.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
         peer_endpoint: context.advertised_peer(),
+        check_only: true,
     };
     let mut last = String::new();
     while tokio::time::Instant::now() < deadline {
@@ -155,6 +158,12 @@ async fn join(context: &Arc<Context>, members: &[String]) -> Result<(), RunError
             Ok::<_, tonic::Status>(context.peers.client(&target)?.join(request.clone()).await?.into_inner())
         };
         match tokio::time::timeout(Duration::from_secs(10), call).await {
+            Ok(Ok(reply)) if reply.accepted && request.check_only => {
+                // From here on the id is this directory's: the leader may add it as a learner, and reach it.
+                gate.open();
+                request.check_only = false;
+                continue;
+            }
             Ok(Ok(reply)) if reply.accepted => {
                 tracing::info!(cluster = %reply.cluster_id, "joined the cluster");
                 return Ok(());
@@ -241,6 +250,8 @@ pub async fn register(context: &Arc<Context>, cluster_id: Uuid) -> Result<Broker
             Err(ServeError::Rejected(Rejection::WrongDirectory { .. })) => {
                 return Err(RunError::WipedNode { id: context.id, cluster: cluster_id.to_string() });
             }
+            // A copy of this very proposal, whose answer was lost, is in the same log entry.
+            Err(ServeError::Rejected(Rejection::Invalid(why))) => tracing::debug!(%why, "not registered yet"),
             Err(ServeError::Rejected(rejection)) => return Err(RunError::Refused(rejection.to_string())),
             Err(error) => tracing::debug!(%error, "not registered yet"),
         }

@@ -15,7 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 /// HTTP/2 flow-control windows. A stream must hold a bandwidth-delay product and a few whole batches; one
 /// connection carries a handful of streams.
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Streams open at once on one connection.
+const MAX_STREAMS: u32 = 4096;
 const MAX_FRAME: u32 = 256 << 10;
 /// Connections that have not been accepted by HTTP/2 yet wait in the kernel.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -111,6 +113,7 @@ pub fn server() -> Server {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(tower::util::MapResponseLayer::new(without_date as Map))
@@ -124,6 +127,7 @@ pub fn channel(connect: &Connect, addr: &str) -> Result<Channel, tonic::transpor
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);

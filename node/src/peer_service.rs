@@ -35,6 +35,8 @@ impl PeerService {
 
     async fn let_in(&self, request: &JoinRequest) -> Result<String, (bool, String)> {
         let context = self.context();
+        // Which directory belongs to an id is not to be answered from the past.
+        context.linearize().await.map_err(|error| (true, error.to_string()))?;
         let image = context.image();
         let Some(cluster_id) = image.cluster_id else {
             return Err((true, "this node is not part of a formed cluster yet".to_owned()));
@@ -63,6 +65,13 @@ impl PeerService {
         }
         if image.broker(id).is_none() && context.raft.voters().contains_key(&id.0) {
             return Err((false, format!("node id {id} is taken by a voter that has not registered yet")));
+        }
+        if request.check_only {
+            // Its log is empty: whoever held the id before, and got entries, is not the same member.
+            if image.broker(id).is_none() && context.raft.learners().contains_key(&id.0) {
+                context.raft.remove(id.0).await.map_err(|error| (true, error.to_string()))?;
+            }
+            return Ok(cluster_id.to_string());
         }
         context
             .raft
@@ -95,18 +104,20 @@ impl Peer for PeerService {
         let controller = self.controller.clone();
         let stopping = self.context().stopping.clone();
         tokio::spawn(async move {
-            let mut session = None;
+            let (mut session, mut tx) = (None, Some(tx));
             loop {
                 let beat = tokio::select! {
                     biased;
                     () = stopping.cancelled() => break,
-                    () = tx.closed() => break,
                     beat = beats.message() => beat,
                 };
                 let Ok(Some(beat)) = beat else { break };
                 let broker = BrokerId(beat.broker_id);
-                let (broker, number) =
-                    *session.get_or_insert_with(|| (broker, controller.open_session(broker, tx.clone())));
+                let (broker, number) = *session.get_or_insert_with(|| {
+                    // The controller alone holds the other end, so that dropping it ends the stream.
+                    let replies = tx.take().expect("a session is opened once");
+                    (broker, controller.open_session(broker, replies))
+                });
                 controller.send(SessionEvent::Beat { broker, session: number, beat });
             }
             if let Some((broker, number)) = session {
@@ -120,6 +131,10 @@ impl Peer for PeerService {
         let context = self.context();
         let image = context.image();
         let asker = request.into_inner().broker_id;
+        if context.store.cluster_id().is_some() && image.cluster_id.is_none() {
+            // Which directory belongs to the asker is not known yet; it asks again.
+            return Err(Status::unavailable("this node is still recovering the metadata"));
+        }
         let members = context.raft.voters();
         Ok(Response::new(ProbeReply {
             broker_id: context.id.0,

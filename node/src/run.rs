@@ -10,6 +10,7 @@ use crate::config::NodeConfig;
 use crate::context::Context;
 use crate::controller::Controller;
 use crate::env::Env;
+use crate::error::ServeError;
 use crate::front::grpc::GrpcFront;
 use crate::group::Groups;
 use crate::lifecycle::{self, RaftGate};
@@ -22,7 +23,8 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_raft::{RaftConfig, RaftHandle};
+use strandline_raft::{MembershipError, RaftConfig, RaftHandle};
+use strandline_record::BrokerId;
 use strandline_storage::{DiskState, ScrubCursor, Store, StoreConfig};
 use strandline_wire::peer::peer_server::PeerServer;
 use strandline_wire::v1::strandline_server::StrandlineServer;
@@ -45,7 +47,7 @@ pub enum RunError {
          its disk has forgotten what it promised: run `strandline cluster remove-node {id}` on the cluster, then start \
          it with --join"
     )]
-    WipedNode { id: strandline_record::BrokerId, cluster: String },
+    WipedNode { id: BrokerId, cluster: String },
     #[error(
         "{addr} belongs to cluster {cluster} already, which does not list this node: use --join instead of --form-cluster"
     )]
@@ -70,6 +72,8 @@ fn in_use_hint(error: &io::Error) -> &'static str {
 /// Between two looks at time-outs: ISR members that lag, produces whose time is up, group sessions.
 const TICK: Duration = Duration::from_millis(100);
 const MAINTENANCE: Duration = Duration::from_secs(1);
+/// For calls that are being answered when the node stops.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Runs a node until `shutdown` completes, then hands its leadership over and stops cleanly.
 pub async fn run(
@@ -123,27 +127,43 @@ async fn run_node(
     let gate = RaftGate::default();
 
     let tasks = tokio_util::task::TaskTracker::new();
-    tasks.spawn(serve_peers(&context, &broker, &controller, &gate, peer_listener));
-    tasks.spawn(serve_grpc(&context, &broker, &groups, &controller, grpc_listener));
+    vital(
+        &tasks,
+        &context,
+        "peer listener",
+        serve_peers(&context, &broker, &controller, &gate, peer_listener),
+    );
+    vital(
+        &tasks,
+        &context,
+        "gRPC listener",
+        serve_grpc(&context, &broker, &groups, &controller, grpc_listener),
+    );
 
     let started = async {
         lifecycle::enter(&context, &gate, has_state).await?;
-        tasks.spawn(controller.clone().run());
+        vital(&tasks, &context, "controller", controller.clone().run());
         let cluster_id = lifecycle::cluster_identity(&context).await?;
         lifecycle::register(&context, cluster_id).await
     };
     let registered = tokio::select! {
         biased;
         () = &mut shutdown => Err(RunError::Stopped),
+        reason = context.raft.failed() => Err(RunError::Raft(reason)),
         registered = started => registered,
     };
     let ended = match registered {
         Ok(_) => {
-            tasks.spawn(follow_metadata(context.clone(), broker.clone(), groups.clone()));
-            tasks.spawn(tick(context.clone(), broker.clone(), groups.clone()));
-            tasks.spawn(maintain(context.clone(), broker.clone()));
+            vital(
+                &tasks,
+                &context,
+                "metadata follower",
+                follow_metadata(context.clone(), broker.clone(), groups.clone()),
+            );
+            vital(&tasks, &context, "ticker", tick(context.clone(), broker.clone(), groups.clone()));
+            vital(&tasks, &context, "maintenance", maintain(context.clone(), broker.clone()));
             let (keeper, kept) = (session.clone(), context.clone());
-            tasks.spawn(async move { keeper.run(kept).await });
+            vital(&tasks, &context, "session", async move { keeper.run(kept).await });
             tokio::select! {
                 biased;
                 () = &mut shutdown => {
@@ -159,17 +179,36 @@ async fn run_node(
     stopping.cancel();
     broker.stop();
     tasks.close();
-    if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
+    // Calls that are being answered may end; the other members' Raft streams end only with Raft.
+    let ended_early = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_ok();
+    context.raft.shutdown().await;
+    if !ended_early && tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
     }
-    context.raft.shutdown().await;
-    if let Some(epoch) = context.broker_epoch()
-        && ended.is_ok()
-        && let Err(error) = context.store.close_clean(Some(epoch))
+    // Stopped before it was registered, it took no role: the last stop is as clean as it was.
+    let clean_epoch = context.broker_epoch().or_else(|| context.store.clean_epoch());
+    if ended.is_ok()
+        && let Err(error) = context.store.close_clean(clean_epoch)
     {
         tracing::error!(%error, "the data directory could not be closed cleanly; recovery runs at the next start");
     }
     ended
+}
+
+/// Runs a task without which the node is none: if it panics, the node ends. Otherwise its session would go on, and
+/// its partitions would keep a leader that does nothing.
+fn vital(
+    tasks: &tokio_util::task::TaskTracker,
+    context: &Arc<Context>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let (running, env) = (tokio::spawn(task), context.env.clone());
+    tasks.spawn(async move {
+        if running.await.is_err_and(|error| error.is_panic()) {
+            env.die(name, &io::Error::other("the task panicked"));
+        }
+    });
 }
 
 async fn listen(env: &Arc<dyn Env>, addr: &str) -> Result<Box<dyn crate::env::Listener>, RunError> {
@@ -351,14 +390,21 @@ async fn stop_cleanly(context: &Arc<Context>, session: &Session) {
 }
 
 /// Hands Raft's leadership to `to`, or to whichever other voter holds nearly all of the log.
-pub async fn transfer_raft(context: &Context, to: Option<u64>) -> Result<(), String> {
+pub async fn transfer_raft(context: &Context, to: Option<u64>) -> Result<(), ServeError> {
     let membership = context.raft.membership();
     let other = |set: &std::collections::BTreeSet<u64>| {
         set.iter().copied().find(|id| *id != context.id.0 && membership.voters.contains(id))
     };
     let to = to.or_else(|| other(&membership.caught_up)).or_else(|| other(&membership.voters));
     match to {
-        Some(to) => context.raft.transfer_leader(to).await.map_err(|error| error.to_string()),
-        None => Err("there is no other voter".to_owned()),
+        Some(to) => context.raft.transfer_leader(to).await.map_err(|error| match error {
+            MembershipError::NotLeader(leader) => ServeError::NotController(leader.map(BrokerId)),
+            MembershipError::Refused(why) => ServeError::InvalidRequest(why),
+            MembershipError::InProgress => ServeError::ClusterNotReady(error.to_string()),
+            MembershipError::Unknown(why) => ServeError::ProposalUnknown(why),
+        }),
+        None => {
+            Err(ServeError::InvalidRequest("there is no other voter that could lead the metadata".to_owned()))
+        }
     }
 }

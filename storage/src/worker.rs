@@ -109,7 +109,11 @@ impl WorkerHost for ThreadHost {
                             }
                         }
                     }
-                    if let Err(error) = worker.run() {
+                    // A panic must not leave a node that looks alive and flushes nothing.
+                    let run = std::panic::AssertUnwindSafe(|| worker.run());
+                    let done = std::panic::catch_unwind(run);
+                    if let Err(error) = done.unwrap_or_else(|_| Err(io::Error::other("the worker panicked")))
+                    {
                         on_fatal(worker.name(), &error);
                         return;
                     }

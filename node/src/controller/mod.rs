@@ -82,18 +82,21 @@ impl Controller {
     pub async fn run(self: Arc<Self>) {
         let Some(mut queue) = self.queue.lock().take() else { return };
         let mut leadership = self.context.raft.leadership();
+        let mut first = None;
         while !self.context.stopping.is_cancelled() {
             if self.context.raft.is_leader() {
-                self.lead(&mut queue, &mut leadership).await;
+                self.lead(&mut queue, &mut leadership, first.take()).await;
             }
             tokio::select! {
                 biased;
                 () = self.context.stopping.cancelled() => return,
                 _ = leadership.changed() => {}
                 event = queue.recv() => match event {
-                    Some(Event::Opened { replies, .. }) if !self.context.raft.is_leader() => turn_away(&replies),
-                    // It may have just become the leader: the stream must not be lost.
-                    Some(event) => self.push(event),
+                    // It has just become the leader: the stream must not be lost.
+                    Some(event) if self.context.raft.is_leader() => first = Some(event),
+                    Some(Event::Opened { replies, .. }) => turn_away(&replies),
+                    // Nothing is judged here later: a new controller gives every broker a full session.
+                    Some(_) => {}
                     None => return,
                 },
             }
@@ -105,6 +108,7 @@ impl Controller {
         self: &Arc<Self>,
         queue: &mut mpsc::Receiver<Event>,
         leadership: &mut watch::Receiver<Leadership>,
+        first: Option<Event>,
     ) {
         tracing::info!(node = %self.context.id, "this node is the controller");
         let mut images = self.context.raft.images();
@@ -118,6 +122,11 @@ impl Controller {
         let mut streams: BTreeMap<u64, Replies> = BTreeMap::new();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        if let Some(event) = first {
+            for effect in self.event(&mut core, &image, &mut streams, event) {
+                self.carry_out(effect);
+            }
+        }
         loop {
             let effects = tokio::select! {
                 biased;
@@ -126,6 +135,11 @@ impl Controller {
                     if !self.context.raft.is_leader() {
                         // Dropping the streams tells the brokers at once.
                         tracing::info!(node = %self.context.id, "this node is no longer the controller");
+                        while let Ok(event) = queue.try_recv() {
+                            if let Event::Opened { replies, .. } = event {
+                                turn_away(&replies);
+                            }
+                        }
                         return;
                     }
                     Vec::new()

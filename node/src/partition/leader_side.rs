@@ -9,7 +9,7 @@ use std::sync::Arc;
 use strandline_core::partition::{
     Effects, FetchDecision, FollowerAck, FollowerFetch, Leader, ProduceRefusal, ReadCheck, Refusal,
 };
-use strandline_record::{LeaderEpoch, Offset};
+use strandline_record::{BatchHeader, LeaderEpoch, Offset};
 use strandline_storage::{AppendError, Appended, ReadBatches, ReadError};
 use strandline_wire::peer::replica_data_partition::Outcome;
 use strandline_wire::peer::{ReplicaDataPartition, ReplicaFetchPartition};
@@ -73,6 +73,12 @@ impl Partition {
         leader_epoch: Option<LeaderEpoch>,
         after: &mut After,
     ) -> Result<(Produced, Offset), ServeError> {
+        // One batch has one answer: of two, the second could be missing when the first is a repetition.
+        if BatchHeader::parse(batch).is_ok_and(|header| header.size_in_bytes() < batch.len()) {
+            return Err(ServeError::InvalidRecord(
+                "a request carries one batch for each partition".to_owned(),
+            ));
+        }
         let leading = self.leading(state, leader_epoch)?;
         leading.core.check_produce(acks.into()).map_err(|refusal| match refusal {
             ProduceRefusal::NotEnoughReplicas { isr, min_insync } => {
@@ -184,8 +190,8 @@ impl Partition {
                 ReadCheck::Ready { end } => (end, fetched),
                 ReadCheck::AtEnd => return Ok(fetched),
                 ReadCheck::NotAvailable => return Err(ServeError::OffsetNotAvailable),
-                ReadCheck::OutOfRange { log_start, log_end } => {
-                    return Err(ServeError::OffsetOutOfRange { log_start, end: log_end });
+                ReadCheck::OutOfRange { log_start, .. } => {
+                    return Err(ServeError::OffsetOutOfRange { log_start, end: core.high_watermark() });
                 }
             }
         };
@@ -281,7 +287,11 @@ impl Partition {
     /// Retention has run.
     pub fn log_start_may_have_moved(&self) {
         if let RoleState::Leader(leading) = &mut self.state.lock().role {
-            leading.core.log_start_moved(self.log.log_start());
+            let log_start = self.log.log_start();
+            if log_start > leading.core.log_start() {
+                leading.core.log_start_moved(log_start);
+                leading.feeds.values().for_each(|feed| feed.session.mark_ready(self.tp));
+            }
         }
     }
 

@@ -39,6 +39,8 @@ use wait::Waiters;
 
 /// How long a proposal about this partition is tried before the core is told nothing came of it.
 const ALTER_DEADLINE: Duration = Duration::from_secs(5);
+/// A role that ended because the local log failed begins again after this.
+const BEGIN_AGAIN_MS: u64 = 1_000;
 /// A damage report without effect is sent again after this.
 const REPORT_AGAIN_MS: u64 = 1_000;
 
@@ -67,6 +69,8 @@ struct State {
     /// The newest leader epoch in which leading ended here. It is never taken up again: a second leader of
     /// one epoch would not know what the first has proposed.
     led_until: Option<LeaderEpoch>,
+    /// When to look at the image again although nothing in it changed.
+    begin_again_ms: Option<u64>,
     waiters: Waiters,
     stopped: bool,
 }
@@ -128,6 +132,7 @@ impl Partition {
                 truncations: 0,
                 last_request: 0,
                 led_until: None,
+                begin_again_ms: None,
                 waiters: Waiters::default(),
                 stopped: false,
             }),
@@ -172,8 +177,14 @@ impl Partition {
                 desired => desired,
             };
             if state.damage.is_some() && matches!(desired, Role::Follower { .. } | Role::Leader { .. }) {
+                self.end_role(&mut state, IdleReason::Damaged, &mut after);
                 self.repair(&mut state);
             }
+            // What could not be cut takes no role.
+            let desired = match state.damage {
+                Some(_) => Role::Idle(IdleReason::Damaged),
+                None => desired,
+            };
             let effects = match (&mut state.role, desired) {
                 (RoleState::Leader(leading), Role::Leader { epoch }) if leading.core.epoch() == epoch => {
                     Some(leading.core.image(image, now_ms))
@@ -378,8 +389,37 @@ impl Partition {
 
     // ---- time and end ----
 
+    /// Ends following after a failure of the local log; the role is begun again after a pause.
+    fn give_up_following(&self, state: &mut State) {
+        let mut after = After::default();
+        self.end_role(state, IdleReason::NoLeader, &mut after);
+        assert!(after.done.is_empty(), "a follower answers no producer");
+        state.begin_again_ms = Some(self.context.now_ms() + BEGIN_AGAIN_MS);
+    }
+
+    fn begin_again_if_due(&self, now_ms: u64) {
+        let due = {
+            let mut state = self.state.lock();
+            let due = state.begin_again_ms.is_some_and(|at| at <= now_ms);
+            if due {
+                state.begin_again_ms = None;
+            }
+            due
+        };
+        let image = self.context.image();
+        if due && let Some(agreed) = image.partition(self.tp) {
+            self.apply(&image, agreed);
+        }
+    }
+
     /// Called every 100 ms or so.
     pub fn tick(&self, now_ms: u64) {
+        // Where appending flushes at once nobody calls; and appends find damage of their own.
+        self.flushed();
+        if self.log.damaged().is_some() {
+            self.look_for_damage();
+        }
+        self.begin_again_if_due(now_ms);
         let mut after = After::default();
         {
             let mut state = self.state.lock();

@@ -22,8 +22,10 @@ pub struct Following {
 pub enum Then {
     /// Ask again at once.
     Ask,
-    /// Ask again after a pause.
+    /// Ask again after a short pause: the image, here or there, is a little behind.
     AskLater,
+    /// Ask again after a long one: the disk is full, or failing.
+    AskMuchLater,
     /// Its request is still outstanding, or it no longer follows.
     Nothing,
 }
@@ -142,21 +144,23 @@ impl Partition {
                 }
                 let learned = core.appended(self.log.log_end(), self.log.last_epoch());
                 self.learned(learned);
-                if appended.is_ok() { Then::Ask } else { Then::AskLater }
+                if appended.is_ok() { Then::Ask } else { Then::AskMuchLater }
             }
             Action::Truncate(truncation) => {
                 tracing::info!(partition = %self.tp, topic = %self.topic, to = %truncation.to, from = %self.log.log_end(),
                     "the log diverges from the leader's; truncating");
-                self.cut(self.log.truncate_to(truncation.to).map(|_| ()), following)
+                self.cut(state, self.log.truncate_to(truncation.to).map(|_| ()))
             }
             Action::Reset { start } => {
                 tracing::info!(partition = %self.tp, topic = %self.topic, %start, "starting the log again");
-                self.cut(self.log.reset_to(start), following)
+                self.cut(state, self.log.reset_to(start))
             }
         }
     }
 
-    fn cut(&self, result: Result<(), strandline_storage::LogError>, following: &mut Following) -> Then {
+    /// The log after a truncation; if it failed nothing has been changed, and the role is begun again later.
+    fn cut(&self, state: &mut State, result: Result<(), strandline_storage::LogError>) -> Then {
+        let RoleState::Follower(following) = &mut state.role else { return Then::Nothing };
         match result {
             Ok(()) => {
                 following.core.truncated(self.log.log_end(), self.log.last_epoch());
@@ -164,8 +168,8 @@ impl Partition {
                 Then::Ask
             }
             Err(error) => {
-                // The log can no longer be trusted to match what the core believes.
-                self.context.env.die("truncating a log", &std::io::Error::other(error.to_string()));
+                tracing::error!(partition = %self.tp, %error, "the log could not be truncated");
+                self.give_up_following(state);
                 Then::Nothing
             }
         }

@@ -17,6 +17,7 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(3);
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// A refused request (an image that lags) is repeated after this.
 const ASK_LATER: Duration = Duration::from_millis(20);
+const ASK_MUCH_LATER: Duration = Duration::from_secs(1);
 const RECONNECT: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// While this much waits for the journal, nothing more is asked for.
@@ -40,7 +41,13 @@ impl Fetchers {
         let mut fetchers = self.fetchers.lock();
         let fetcher = fetchers.entry(leader).or_insert_with(|| {
             let fetcher = Arc::new(Fetcher { leader, state: Mutex::default(), notify: Notify::new() });
-            tokio::spawn(fetcher.clone().run(self.context.clone()));
+            let (running, env) =
+                (tokio::spawn(fetcher.clone().run(self.context.clone())), self.context.env.clone());
+            tokio::spawn(async move {
+                if running.await.is_err_and(|error| error.is_panic()) {
+                    env.die("replication", &std::io::Error::other("the task panicked"));
+                }
+            });
             fetcher
         });
         fetcher.attach(partition);
@@ -66,6 +73,8 @@ struct State {
     dirty: BTreeSet<TopicPartition>,
     /// Refused requests, repeated together at the next pause.
     later: BTreeSet<TopicPartition>,
+    /// The same, at the next long pause.
+    much_later: BTreeSet<TopicPartition>,
     /// Left this leader; it is told, so that it forgets the outstanding request.
     stopped: BTreeSet<TopicPartition>,
 }
@@ -85,6 +94,7 @@ impl Fetcher {
         state.partitions.remove(&tp);
         state.dirty.remove(&tp);
         state.later.remove(&tp);
+        state.much_later.remove(&tp);
         state.stopped.insert(tp);
         self.notify.notify_one();
     }
@@ -155,6 +165,8 @@ impl Fetcher {
             .await
             .map_err(|_| Status::deadline_exceeded("the leader's broker did not open the stream"))??
             .into_inner();
+        let mut much_later = tokio::time::interval(ASK_MUCH_LATER);
+        much_later.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut later = tokio::time::interval(ASK_LATER);
         later.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -166,6 +178,12 @@ impl Fetcher {
                 biased;
                 data = next(&mut answers) => self.take_in(&data?),
                 () = self.notify.notified() => {}
+                // Also notices, on a silent stream, that this broker has been registered anew.
+                _ = much_later.tick() => {
+                    let mut state = self.state.lock();
+                    let again = std::mem::take(&mut state.much_later);
+                    state.dirty.extend(again);
+                }
                 _ = later.tick(), if waiting => {
                     let mut state = self.state.lock();
                     let again = std::mem::take(&mut state.later);
@@ -197,6 +215,9 @@ impl Fetcher {
                 }
                 Then::AskLater => {
                     self.state.lock().later.insert(tp);
+                }
+                Then::AskMuchLater => {
+                    self.state.lock().much_later.insert(tp);
                 }
                 Then::Nothing => {}
             }

@@ -143,7 +143,9 @@ pub async fn client(node: &Node, brokers: usize) -> StrandlineClient<Channel> {
     loop {
         if let Ok(mut client) = StrandlineClient::connect(format!("http://{}", node.grpc())).await
             && let Ok(status) = client.cluster_status(ClusterStatusRequest {}).await
-            && status.into_inner().brokers.iter().filter(|broker| !broker.fenced).count() >= brokers
+            && let status = status.into_inner()
+            && status.error.is_none()
+            && status.brokers.iter().filter(|broker| !broker.fenced).count() >= brokers
         {
             return client;
         }

@@ -29,11 +29,13 @@ pub(super) struct Voters {
     next_ms: u64,
     /// Members without a registered broker, since when.
     unknown: BTreeMap<BrokerId, u64>,
+    /// Members behind which this controller has seen a broker. Without one they were removed on purpose.
+    registered: BTreeSet<BrokerId>,
 }
 
 impl Voters {
     pub fn new(me: BrokerId, config: ControllerConfig) -> Self {
-        Voters { me, config, next_ms: 0, unknown: BTreeMap::new() }
+        Voters { me, config, next_ms: 0, unknown: BTreeMap::new(), registered: BTreeSet::new() }
     }
 
     pub fn tick(
@@ -49,6 +51,8 @@ impl Voters {
         for id in members().filter(|&id| image.broker(id).is_none()) {
             self.unknown.entry(id).or_insert(now_ms);
         }
+        self.registered.retain(|&id| members().any(|member| member == id));
+        self.registered.extend(members().filter(|&id| image.broker(id).is_some()));
         if membership.changing || now_ms < self.next_ms {
             return;
         }
@@ -90,9 +94,11 @@ impl Voters {
         learners.iter().find(gone).map(|&id| Effect::RemoveLearner(id))
     }
 
-    /// No broker has been registered under this member's id for long: it was removed, or never came.
+    /// This member's broker was removed, or none has been registered under its id for long: it never came.
     fn is_gone(&self, id: BrokerId, now_ms: u64) -> bool {
-        let long = |&since: &u64| now_ms.saturating_sub(since) >= self.config.forget_member_after_ms;
+        let long = |&since: &u64| {
+            self.registered.contains(&id) || now_ms.saturating_sub(since) >= self.config.forget_member_after_ms
+        };
         self.unknown.get(&id).is_some_and(long)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_record::{LeaderEpoch, Offset};
 use strandline_wire::v1;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
@@ -43,9 +44,14 @@ pub fn serve(broker: Arc<Broker>, mut requests: Streaming<v1::FetchRequest>) -> 
                     biased;
                     () = closed.closed() => {}
                     () = async {
-                        // The place in the answer queue comes first: what is read then goes out at once.
-                        let response = fetch(&broker, request).await;
-                        let _ = tx.send(Ok(response)).await;
+                        let response = answer(&broker, &request).await;
+                        if let Err(TrySendError::Full(_)) = tx.try_send(Ok(response)) {
+                            // What was read is dropped, so that nothing is held for a client that does not take its
+                            // answers, and read again when it does.
+                            if let Ok(place) = tx.reserve().await {
+                                place.send(Ok(read_all(&broker, &request).0));
+                            }
+                        }
                     } => {}
                 }
                 drop(slot);
@@ -55,9 +61,8 @@ pub fn serve(broker: Arc<Broker>, mut requests: Streaming<v1::FetchRequest>) -> 
     rx
 }
 
-/// Answers one request.
-pub async fn fetch(broker: &Arc<Broker>, request: v1::FetchRequest) -> v1::FetchResponse {
-    let request_id = request.request_id;
+/// Waits until there is enough to answer with, or the request's time is up.
+async fn answer(broker: &Arc<Broker>, request: &v1::FetchRequest) -> v1::FetchResponse {
     if request.partitions.len() > MAX_PARTITIONS {
         let problem =
             ServeError::InvalidRequest(format!("a fetch names at most {MAX_PARTITIONS} partitions"));
@@ -65,7 +70,7 @@ pub async fn fetch(broker: &Arc<Broker>, request: v1::FetchRequest) -> v1::Fetch
             error: Some(convert::error(broker.context(), &problem)),
             ..Default::default()
         };
-        return v1::FetchResponse { request_id, partitions: vec![failed] };
+        return v1::FetchResponse { request_id: request.request_id, partitions: vec![failed] };
     }
     let deadline =
         tokio::time::Instant::now() + Duration::from_millis(u64::from(request.max_wait_ms)).min(MAX_WAIT);
@@ -80,12 +85,12 @@ pub async fn fetch(broker: &Arc<Broker>, request: v1::FetchRequest) -> v1::Fetch
                 partition.wake_on_change(&waiter);
             }
         }
-        let (response, enough) = read_all(broker, &request);
+        let (response, enough) = read_all(broker, request);
         if enough || stopping.is_cancelled() {
             return response;
         }
         if tokio::time::timeout_at(deadline, waiter.woken()).await.is_err() {
-            return read_all(broker, &request).0;
+            return read_all(broker, request).0;
         }
     }
 }

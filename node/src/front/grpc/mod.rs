@@ -63,11 +63,10 @@ impl GrpcFront {
         }
     }
 
+    /// Set until this process is registered: before that its image may be of before a restart.
     fn not_ready(&self) -> Option<v1::Error> {
-        let image = self.context().image();
-        if image.cluster_id.is_none() {
-            let why = ServeError::ClusterNotReady("the cluster has not been formed yet".to_owned());
-            return self.error(&why);
+        if self.context().broker_epoch().is_none() {
+            return self.error(&ServeError::ClusterNotReady("this node is still starting".to_owned()));
         }
         None
     }
@@ -157,6 +156,10 @@ impl Strandline for GrpcFront {
         let request = request.into_inner();
         if request.allow_auto_create && self.context().config.auto_create_topics_enable {
             self.auto_create(&request.topics).await;
+        }
+        if self.context().broker_epoch().is_none() {
+            // An older image, of before the restart, must not be shown.
+            return Err(Status::unavailable("this node is still starting"));
         }
         let image = self.context().image();
         Ok(Response::new(metadata::metadata(self.context(), &image, &request)))
@@ -297,8 +300,7 @@ impl Strandline for GrpcFront {
             let leader = self.context().raft.leader();
             return self.admin(Err(ServeError::NotController(leader.map(|(id, _)| BrokerId(id)))));
         }
-        let moved = crate::run::transfer_raft(self.context(), to).await;
-        self.admin(moved.map_err(ServeError::ClusterNotReady))
+        self.admin(crate::run::transfer_raft(self.context(), to).await)
     }
 
     async fn find_coordinator(

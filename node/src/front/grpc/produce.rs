@@ -19,6 +19,8 @@ use tonic::{Status, Streaming};
 const MAX_IN_FLIGHT: usize = 256;
 /// Batches in one request.
 const MAX_BATCHES: usize = 4096;
+/// While this much waits for the journal, no further request is begun.
+const MAX_JOURNAL_PENDING: usize = 48 << 20;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -55,6 +57,10 @@ async fn read(
         let slot = in_flight.clone().acquire_owned().await.map_err(|_| Status::internal("closed"))?;
         let bytes: usize = request.partitions.iter().map(|p| p.batches.len()).sum();
         let budget = broker.produce_budget(bytes).await;
+        // What has been answered (acks below all, or too late) may still wait for the disk.
+        while broker.context().store.journal_pending_bytes() > MAX_JOURNAL_PENDING {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let tx = tx.clone();
         let answer = move |response: v1::ProduceResponse| {
             // Fails only when the client is gone.
