@@ -17,12 +17,13 @@
 
 use crate::disk::Disk;
 use crate::journal::Place;
-use crate::log::{LogRecord, PartitionLog};
-use crate::segment::{LOGS, ORPHANED, index_name, log_dir, log_dir_name, segment_name};
+use crate::log::{Inner, LogRecord, PartitionLog, open_segment};
+use crate::segment::{LOGS, ORPHANED, Segment, index_name, log_dir, log_dir_name, segment_name};
 use crate::store::{Garbage, Shared};
 use crate::worker::Worker;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +32,12 @@ use strandline_record::{TopicPartition, crc32c};
 const FILES: [&str; 2] = ["checkpoint", "checkpoint.copy"];
 const MAGIC: &[u8; 8] = b"SLCHECK1";
 const BYTES_MAX: u64 = 1 << 30;
-/// So many files are synced one by one; more by one sync of the file system.
-const SYNC_ONE_BY_ONE: usize = 8;
 /// The active segment's index is written at a checkpoint when it grew by this: so much is scanned at most when
 /// the log is used after an unclean stop.
 const INDEX_EVERY: u64 = 32 << 20;
+/// So much of the active segment stays in the page cache. What is older was read by those that keep up; giving
+/// its pages back makes room for new bytes in memory that is warm.
+const KEEP_CACHED: u64 = 8 << 20;
 /// When the disk was too full for a checkpoint, it is tried again after this.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -122,12 +124,39 @@ struct Noted {
     truncations: u64,
 }
 
+struct UnsyncedFile {
+    tp: TopicPartition,
+    segment: Segment,
+    /// Pages that may go once they are written.
+    drop: Range<u64>,
+}
+
 /// Files whose bytes or names must be made durable.
 #[derive(Default)]
 struct Unsynced {
-    files: Vec<(TopicPartition, crate::segment::Segment)>,
+    files: Vec<UnsyncedFile>,
     dirs: Vec<TopicPartition>,
     all: bool,
+}
+
+impl Unsynced {
+    /// Takes over what a log has to sync.
+    fn take(&mut self, inner: &mut Inner, tp: TopicPartition) {
+        let dirty = std::mem::take(&mut inner.dirty);
+        for segment in inner.segments.iter().filter(|segment| dirty.contains(&segment.number)) {
+            let drop = if segment.closed {
+                0..segment.bytes
+            } else {
+                let from = inner.dropped;
+                inner.dropped = from.max(segment.bytes.saturating_sub(KEEP_CACHED));
+                from..inner.dropped
+            };
+            self.files.push(UnsyncedFile { tp, segment: *segment, drop });
+        }
+        if std::mem::take(&mut inner.new_names) {
+            self.dirs.push(tp);
+        }
+    }
 }
 
 /// Takes a checkpoint. `Ok(false)`: the disk is too full; nothing was given up, it is tried again. An error
@@ -213,12 +242,7 @@ fn note(
     if kind == Kind::Closing || grown >= INDEX_EVERY {
         inner.save_index(shared, tp);
     }
-    let dirty = std::mem::take(&mut inner.dirty);
-    let files = inner.segments.iter().filter(|segment| dirty.contains(&segment.number));
-    unsynced.files.extend(files.map(|segment| (tp, *segment)));
-    if std::mem::take(&mut inner.new_names) {
-        unsynced.dirs.push(tp);
-    }
+    unsynced.take(&mut inner, tp);
     let record = inner.record(tp);
     let (end, journaled, truncations) = (record.end, record.journaled, inner.truncations);
     drop(inner);
@@ -229,11 +253,11 @@ fn note(
 
 fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
     let count = unsynced.files.len() + unsynced.dirs.len();
-    if unsynced.all || count > SYNC_ONE_BY_ONE {
+    if unsynced.all || count > shared.config.sync_files_max {
         shared.disk.sync_filesystem(&shared.root)?;
     } else if count > 0 {
-        for (tp, segment) in &unsynced.files {
-            crate::log::open_segment(shared, *tp, segment)?.sync_data()?;
+        for UnsyncedFile { tp, segment, .. } in &unsynced.files {
+            open_segment(shared, *tp, segment)?.sync_data()?;
         }
         for tp in &unsynced.dirs {
             shared.disk.sync_dir(&log_dir(&shared.root, *tp))?;
@@ -242,10 +266,9 @@ fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
             shared.disk.sync_dir(&shared.root.join(LOGS))?;
         }
     }
-    for (tp, segment) in unsynced.files.iter().filter(|(_, segment)| segment.closed) {
-        // Written out and complete: whoever reads it again reads it from the disk.
-        if let Ok(file) = crate::log::open_segment(shared, *tp, segment) {
-            file.advise_dont_need(0, segment.bytes);
+    for UnsyncedFile { tp, segment, drop } in unsynced.files.iter().filter(|file| !file.drop.is_empty()) {
+        if let Ok(file) = open_segment(shared, *tp, segment) {
+            file.advise_dont_need(drop.start, drop.end - drop.start);
         }
     }
     Ok(())
@@ -257,15 +280,7 @@ pub fn sync_log(shared: &Shared, log: &PartitionLog) -> io::Result<()> {
     let _sequence = shared.checkpointing.lock();
     let tp = log.topic_partition();
     let mut unsynced = Unsynced::default();
-    {
-        let mut inner = log.lock();
-        let dirty = std::mem::take(&mut inner.dirty);
-        let files = inner.segments.iter().filter(|segment| dirty.contains(&segment.number));
-        unsynced.files.extend(files.map(|segment| (tp, *segment)));
-        if std::mem::take(&mut inner.new_names) {
-            unsynced.dirs.push(tp);
-        }
-    }
+    unsynced.take(&mut log.lock(), tp);
     sync(shared, &unsynced)
 }
 

@@ -4,6 +4,9 @@
 //! that was filled with zeros before does not. The first file of a fresh store is used unprepared, so that
 //! a start waits for nothing; once there is traffic, the next ones are prepared in the background and the
 //! writer changes over.
+//!
+//! The files stay in the page cache: there are few, and writing over pages that are there costs a third of
+//! what new pages cost.
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use parking_lot::Mutex;
@@ -185,8 +188,6 @@ impl JournalFiles {
             file.start_write_back(at, len);
             at += len;
         }
-        file.sync_data()?;
-        file.advise_dont_need(0, self.file_bytes);
-        Ok(())
+        file.sync_data()
     }
 }

@@ -64,9 +64,6 @@ impl JournalWriter {
             }
             let begun = files.begin(&*self.shared.disk)?;
             self.shared.journal.begin_file(begun.generation, self.next_group);
-            if let Some(old) = self.current.take() {
-                old.file.advise_dont_need(0, old.position);
-            }
             self.current = Some(Current {
                 file: begun.file,
                 generation: begun.generation,

@@ -144,7 +144,7 @@ impl PartitionLog {
         now_ms: i64,
         keep: bool,
     ) -> Result<(), AppendError> {
-        let written = inner.write(&self.shared, self.tp, bytes, headers, now_ms, None);
+        let written = inner.write(&self.shared, self.tp, bytes, headers, now_ms);
         written.map_err(|trouble| self.append_trouble(inner, trouble))?;
         if keep {
             let mut at = 0;

@@ -131,6 +131,8 @@ pub(crate) struct Inner {
     pub indexed: u64,
     /// Length of the active segment when its dirty pages were last pushed out.
     pub written_back: u64,
+    /// Up to where the active segment's pages were given back to the operating system.
+    pub dropped: u64,
 }
 
 /// See the module.
@@ -173,6 +175,7 @@ impl PartitionLog {
             new_names: false,
             indexed: active,
             written_back: active,
+            dropped: 0,
         };
         PartitionLog { tp: record.tp, shared, inner: Mutex::new(inner), listener: Mutex::new(None) }
     }

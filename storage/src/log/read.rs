@@ -216,6 +216,8 @@ fn first_at_least(
 /// Reads and checks batches. `None`: the segment ends before the offset.
 fn read_file(plan: &Plan, want: &Want) -> Result<Option<ReadBatches>, Trouble> {
     let (mut position, mut expected) = (plan.position, plan.offset);
+    // The last batch that was skipped by its header alone, which may be what is wrong.
+    let mut skipped = expected;
     let mut len = want.max_bytes.clamp(READ_BYTES_MIN, 64 << 20);
     loop {
         let left = plan.segment.bytes - position;
@@ -237,15 +239,16 @@ fn read_file(plan: &Plan, want: &Want) -> Result<Option<ReadBatches>, Trouble> {
             if rest.len() < HEADER_BYTES.min((left as usize).saturating_sub(at)) || rest.is_empty() {
                 break None;
             }
-            let header = BatchHeader::parse(rest).map_err(|_| Trouble::Damaged(expected))?;
+            let header = BatchHeader::parse(rest).map_err(|_| Trouble::Damaged(skipped))?;
             let fits =
                 header.size_in_bytes() as u64 <= left - at as u64 && header.next_offset() <= plan.segment.end;
             if header.base_offset() != expected || !fits {
-                return Err(Trouble::Damaged(expected));
+                return Err(Trouble::Damaged(skipped));
             }
             if header.next_offset() > want.from {
                 break Some(header);
             }
+            skipped = header.base_offset();
             expected = header.next_offset();
             at += header.size_in_bytes();
             if at >= buffer.len() {

@@ -89,7 +89,8 @@ fn lost_at(error: io::Error, offset: Offset) -> Trouble {
     if is_lost(&error) { Trouble::Damaged(offset) } else { error.into() }
 }
 
-/// Walks the headers of a segment from a position on.
+/// Walks the headers of a segment from a position on. Where they do not fit together, the batch in front may be
+/// the one whose header is wrong: it counts as damaged too.
 fn scan(
     file: &dyn DiskFile,
     segment: &Segment,
@@ -97,21 +98,21 @@ fn scan(
     from: Offset,
     mut visit: impl FnMut(&BatchHeader),
 ) -> Result<(), Trouble> {
-    let mut expected = from;
+    let (mut last, mut end) = (from, from);
     let mut scanner = Scanner::new(file, position, segment.bytes, from, false);
-    while let Some(next) = scanner.next_batch().map_err(|error| lost_at(error, expected))? {
+    while let Some(next) = scanner.next_batch().map_err(|error| lost_at(error, last))? {
         match next {
             Ok((_, header)) => {
                 visit(&header);
-                expected = header.next_offset();
+                (last, end) = (header.base_offset(), header.next_offset());
             }
             Err(bad) => {
                 tracing::error!(position = bad.position, reason = %bad.reason, "a segment is damaged");
-                return Err(Trouble::Damaged(expected));
+                return Err(Trouble::Damaged(last));
             }
         }
     }
-    if expected == segment.end { Ok(()) } else { Err(Trouble::Damaged(expected.min(segment.end))) }
+    if end == segment.end { Ok(()) } else { Err(Trouble::Damaged(last)) }
 }
 
 impl Inner {
@@ -213,7 +214,8 @@ impl Inner {
                 || now_ms.saturating_sub(active.first_append_ms) >= self.config.segment_ms)
     }
 
-    fn begin_segment(
+    /// Goes on in a new file.
+    pub fn begin_segment(
         &mut self,
         shared: &Shared,
         tp: TopicPartition,
@@ -230,7 +232,7 @@ impl Inner {
         let file = shared.files.get(&*shared.disk, (tp, segment.number), &path, OpenMode::ReadWriteCreate)?;
         self.next_number += 1;
         self.new_names = true;
-        (self.indexed, self.written_back) = (0, 0);
+        (self.indexed, self.written_back, self.dropped) = (0, 0, 0);
         self.segments.push_back(segment);
         // Left over from before a crash, and replayed again now.
         if !file.is_empty()? {
@@ -244,7 +246,6 @@ impl Inner {
 
     /// Writes whole batches, which continue the log, to the active segment and takes them in. After an
     /// error nothing has changed, but the segment is closed: what the failed write left is not written over.
-    /// Replay says which file they were in before; it derives nothing, that is done when it is needed.
     pub fn write(
         &mut self,
         shared: &Shared,
@@ -252,23 +253,10 @@ impl Inner {
         bytes: &Bytes,
         headers: &[BatchHeader],
         now_ms: i64,
-        replay_into: Option<u32>,
     ) -> Result<(), Trouble> {
         let (first, last) = (headers[0], headers[headers.len() - 1]);
-        let roll = match replay_into {
-            Some(number) => {
-                self.loaded = None;
-                let other = self.active().is_none_or(|active| active.number != number);
-                if other {
-                    self.next_number = self.next_number.max(number);
-                }
-                other
-            }
-            None => {
-                self.load(shared, tp)?;
-                self.must_roll(bytes.len() as u64, last.next_offset(), now_ms)
-            }
-        };
+        self.load(shared, tp)?;
+        let roll = self.must_roll(bytes.len() as u64, last.next_offset(), now_ms);
         let file = if roll {
             self.begin_segment(shared, tp, first.base_offset(), now_ms)
         } else {

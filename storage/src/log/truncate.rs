@@ -143,14 +143,15 @@ impl Inner {
         let segment = self.segments[at];
         let mut kept = segment;
         (kept.bytes, kept.end, kept.max_timestamp) = (0, segment.base, -1);
-        if end > segment.base {
+        if end > segment.base.max(self.start) {
             (kept.bytes, kept.end, kept.max_timestamp) = self.find_cut(shared, tp, &segment, end)?;
         }
         Ok(self.cut_found(shared, tp, at, kept))
     }
 
     /// Length, end and largest timestamp of a segment without the batch that holds `end` and those behind.
-    /// Reads nothing behind it: that may be damaged.
+    /// Reads nothing behind it: that may be damaged. Checks the batches in front of it, as far as it reads them: a
+    /// wrong header could make them seem to end there.
     fn find_cut(
         &self,
         shared: &Shared,
@@ -169,7 +170,7 @@ impl Inner {
             if is_lost(&error) { Trouble::Damaged(segment.base.max(self.start)) } else { error.into() }
         })?;
         let mut offset = offset;
-        let mut scanner = Scanner::new(&*file, position, segment.bytes, offset, false);
+        let mut scanner = Scanner::new(&*file, position, segment.bytes, offset, true);
         while offset < end {
             let position = scanner.position();
             match scanner.next_batch()? {

@@ -15,6 +15,7 @@
 //! entry names the one that was applied last was not in the group. All others are marked as damaged from
 //! where they end; without a readable table that is every log that has no later entry.
 
+mod files;
 mod replay;
 
 use crate::checkpoint::{self, Kind, Manifest};

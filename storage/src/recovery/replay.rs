@@ -6,52 +6,57 @@ use crate::config::LogConfig;
 use crate::index;
 use crate::journal::reader::{JournalScan, ReadEntry};
 use crate::journal::{Entry, Op};
-use crate::log::{Inner, LogRecord, PartitionLog, Trouble, open_segment};
+use crate::log::{LogRecord, PartitionLog, Trouble};
 use crate::segment::{
-    LOGS, Scanner, Segment, index_name, log_dir, log_dir_name, parse_log_dir, parse_segment_name,
-    segment_name,
+    LOGS, index_name, log_dir, log_dir_name, parse_log_dir, parse_segment_name, segment_name,
 };
 use crate::store::{Garbage, Shared};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use strandline_record::{BatchHeader, BatchIter, Offset, TopicPartition};
+use strandline_record::{Offset, TopicPartition};
 
 /// What lies in one log's directory.
 #[derive(Default)]
-struct Files {
+pub(super) struct Files {
     /// Number → base offset and length.
-    segments: BTreeMap<u32, (Offset, u64)>,
-    indexes: BTreeMap<u32, Offset>,
+    pub(super) segments: BTreeMap<u32, (Offset, u64)>,
+    pub(super) indexes: BTreeMap<u32, Offset>,
 }
 
 /// A log on its way back.
-struct Recovering {
-    log: Arc<PartitionLog>,
-    files: Files,
+pub(super) struct Recovering {
+    pub(super) log: Arc<PartitionLog>,
+    pub(super) files: Files,
     /// Its files may hold batches that neither checkpoint nor journal know; they count as far as they are
     /// intact (`flush=interval`, `flush=os`).
-    adopts: bool,
+    pub(super) adopts: bool,
     /// Its entries do not continue what was applied, or its bytes are damaged: appends cannot be applied.
-    broken: bool,
+    pub(super) broken: bool,
     /// A group was lost, and it is not known whether this log was in it.
-    uncertain: bool,
+    pub(super) uncertain: bool,
+    /// Batches that were taken in and come to the end of the active segment, in one write for many.
+    pub(super) buffer: Vec<u8>,
 }
 
-struct Replay<'a> {
-    shared: &'a Arc<Shared>,
-    now_ms: i64,
-    logs: BTreeMap<TopicPartition, Recovering>,
+pub(super) struct Replay<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) now_ms: i64,
+    pub(super) logs: BTreeMap<TopicPartition, Recovering>,
     /// Directories that belong to no log so far.
-    dirs: BTreeMap<TopicPartition, Files>,
+    pub(super) dirs: BTreeMap<TopicPartition, Files>,
     /// Of the checkpoint: entries below are in it.
-    checkpointed_seq: u64,
-    highest_seq: u64,
-    group_lost: bool,
-    report: RecoveryReport,
+    pub(super) checkpointed_seq: u64,
+    pub(super) highest_seq: u64,
+    pub(super) group_lost: bool,
+    /// Bytes in the buffers of all logs.
+    pub(super) buffered: usize,
+    pub(super) report: RecoveryReport,
 }
+
+/// The buffers of all logs are written when together they reach this.
+const BUFFERS_BYTES: usize = 16 << 20;
 
 /// Brings the logs of `shared` back.
 pub fn run(
@@ -69,6 +74,7 @@ pub fn run(
         checkpointed_seq: manifest.next_seq,
         highest_seq: manifest.next_seq,
         group_lost: false,
+        buffered: 0,
         report: RecoveryReport { clean: manifest.clean, ..Default::default() },
     };
     shared.raise_number(manifest.next_number);
@@ -77,7 +83,7 @@ pub fn run(
     Ok(replay.report)
 }
 
-fn lower(mark: &mut Option<Offset>, from: Offset) {
+pub(super) fn lower(mark: &mut Option<Offset>, from: Offset) {
     *mark = Some(mark.map_or(from, |known| known.min(from)));
 }
 
@@ -99,6 +105,9 @@ impl Replay<'_> {
                 }
                 Some(entries) => {
                     self.report.damaged_groups += u64::from(entries.iter().any(|entry| !entry.intact));
+                    if self.buffered >= BUFFERS_BYTES {
+                        self.write_buffers()?;
+                    }
                     for entry in entries {
                         self.highest_seq = self.highest_seq.max(entry.entry.seq);
                         self.replay(entry)?;
@@ -198,50 +207,7 @@ impl Replay<'_> {
         if let (false, Some(active)) = (adopts, active) {
             self.cut_file(tp, active, &mut files, &mut log.lock())?;
         }
-        self.logs.insert(tp, Recovering { log, files, adopts, broken, uncertain: false });
-        Ok(())
-    }
-
-    fn remove(&self, tp: TopicPartition, name: &str) -> io::Result<()> {
-        match self.shared.disk.remove_file(&log_dir(&self.shared.root, tp).join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Where a segment of the checkpoint is missing or short, if it is.
-    fn lost(&self, tp: TopicPartition, segment: &Segment, files: &Files) -> io::Result<Option<Offset>> {
-        match files.segments.get(&segment.number) {
-            Some((base, len)) if *base == segment.base && *len >= segment.bytes => Ok(None),
-            Some((base, _)) if *base == segment.base => {
-                let file = open_segment(self.shared, tp, segment)?;
-                let mut end = segment.base;
-                let mut scanner = Scanner::new(&*file, 0, segment.bytes, end, true);
-                while let Some(Ok((_, header))) = scanner.next_batch()? {
-                    end = header.next_offset();
-                }
-                Ok(Some(end.min(segment.end)))
-            }
-            _ => Ok(Some(segment.base)),
-        }
-    }
-
-    /// Removes what a file holds beyond the segment, durably with the next checkpoint: what was dropped once must
-    /// not come back.
-    fn cut_file(
-        &self,
-        tp: TopicPartition,
-        segment: &Segment,
-        files: &mut Files,
-        inner: &mut Inner,
-    ) -> io::Result<()> {
-        if let Some((_, len)) = files.segments.get_mut(&segment.number)
-            && *len > segment.bytes
-        {
-            open_segment(self.shared, tp, segment)?.set_len(segment.bytes)?;
-            *len = segment.bytes;
-            inner.dirty.insert(segment.number);
-        }
+        self.logs.insert(tp, Recovering { log, files, adopts, broken, uncertain: false, buffer: Vec::new() });
         Ok(())
     }
 
@@ -308,13 +274,21 @@ impl Replay<'_> {
         };
         let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
         log.lock().new_names = removed;
-        let new = Recovering { log, files: Files::default(), adopts: false, broken: false, uncertain: false };
+        let new = Recovering {
+            log,
+            files: Files::default(),
+            adopts: false,
+            broken: false,
+            uncertain: false,
+            buffer: Vec::new(),
+        };
         self.logs.insert(tp, new);
         Ok(())
     }
 
     fn delete(&mut self, tp: TopicPartition) -> io::Result<()> {
         let Some(log) = self.logs.remove(&tp) else { return Ok(()) };
+        self.buffered -= log.buffer.len();
         let mut inner = log.log.lock();
         let (start, next_number) = (inner.start, inner.next_number);
         inner.reset(self.shared, tp, start);
@@ -344,6 +318,9 @@ impl Replay<'_> {
         log.broken |= entry.prev != log.log.lock().applied_seq || !intact;
         log.uncertain = false;
         let shared = self.shared;
+        if log.adopts || !matches!(entry.op, Op::Append { .. }) {
+            self.write_buffer(tp, log)?;
+        }
         match &entry.op {
             Op::Append { number, end, .. } => self.adopt(tp, log, *number, Some(*end))?,
             Op::AdvanceStart { start, next_number } => {
@@ -372,7 +349,7 @@ impl Replay<'_> {
                 Ok(())
             }
             _ if log.broken => Ok(()),
-            Op::Append { number, bytes, .. } => self.append(inner, tp, log.adopts, *number, bytes),
+            Op::Append { number, bytes, .. } => self.append(inner, tp, log, *number, bytes),
             Op::Truncate { end, next_number } | Op::Repair { end, next_number } => {
                 let end = (*end).max(inner.start);
                 let repair = matches!(entry.op, Op::Repair { .. });
@@ -410,130 +387,8 @@ impl Replay<'_> {
         }
     }
 
-    fn append(
-        &self,
-        inner: &mut Inner,
-        tp: TopicPartition,
-        adopts: bool,
-        number: u32,
-        bytes: &Bytes,
-    ) -> Result<(), Trouble> {
-        let mut headers: Vec<BatchHeader> = Vec::with_capacity(1);
-        let mut skip = 0;
-        for batch in BatchIter::new(bytes) {
-            let Ok((header, batch)) = batch else { return Err(Trouble::Damaged(inner.end)) };
-            if adopts && header.next_offset() <= inner.end {
-                // The segment has it.
-                skip += batch.len();
-            } else {
-                headers.push(header);
-            }
-        }
-        if headers.is_empty() && skip > 0 {
-            return Ok(());
-        }
-        if adopts && headers.first().is_some_and(|first| first.base_offset() > inner.end) {
-            // What lies between was appended without the journal and is lost, as it may be. The flushed end
-            // waited there, so this was not acknowledged.
-            return Ok(());
-        }
-        let stale = inner.active().is_none_or(|active| active.number != number) && inner.next_number > number;
-        if headers.is_empty() || stale || inner.check_continues(&headers).is_err() {
-            return Err(Trouble::Damaged(inner.end));
-        }
-        inner.write(self.shared, tp, &bytes.slice(skip..), &headers, self.now_ms, Some(number))
-    }
-
-    /// Takes in what lies in the files beyond the checkpoint: all of those below `number`, and that one until the
-    /// log ends at `until`. Each file continues those before it; where it begins below their end, they
-    /// were truncated.
-    fn adopt(
-        &self,
-        tp: TopicPartition,
-        log: &mut Recovering,
-        number: u32,
-        until: Option<Offset>,
-    ) -> io::Result<()> {
-        if !log.adopts || log.broken {
-            return Ok(());
-        }
-        let owner = log.log.clone();
-        let inner = &mut *owner.lock();
-        loop {
-            if let Some(active) = inner.active().copied() {
-                let until = (active.number == number).then_some(until).flatten();
-                if active.number < number || until.is_some() {
-                    let whole = self.adopt_batches(
-                        tp,
-                        inner,
-                        &active,
-                        log.files.segments.get(&active.number),
-                        until,
-                    )?;
-                    if !whole {
-                        return Ok(());
-                    }
-                }
-            }
-            let next = inner.next_number;
-            if next > number || next == number && until.is_none() {
-                return Ok(());
-            }
-            match log.files.segments.get(&next) {
-                // Its first write failed, or was lost and comes again from the journal.
-                Some((_, 0)) if next < number => inner.next_number = next + 1,
-                Some((_, 0)) => return Ok(()),
-                Some((base, _)) if inner.start <= *base && *base <= inner.end => {
-                    if *base < inner.end {
-                        match inner.cut(self.shared, tp, *base) {
-                            Ok(end) if end == *base => {}
-                            Ok(_) => return Ok(()),
-                            Err(Trouble::Damaged(from)) => {
-                                lower(&mut inner.damaged, from);
-                                log.broken = true;
-                                return Ok(());
-                            }
-                            Err(Trouble::Full) => return Err(io::ErrorKind::StorageFull.into()),
-                            Err(Trouble::Io(error)) => return Err(error),
-                        }
-                    }
-                    inner.close_active(self.shared, tp);
-                    inner.segments.push_back(Segment::new(*base, next, self.now_ms));
-                    inner.next_number = next + 1;
-                    inner.new_names = true;
-                    inner.dir_exists = true;
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Whether the file was taken in to its end.
-    fn adopt_batches(
-        &self,
-        tp: TopicPartition,
-        inner: &mut Inner,
-        active: &Segment,
-        file: Option<&(Offset, u64)>,
-        until: Option<Offset>,
-    ) -> io::Result<bool> {
-        let Some((_, len)) = file.filter(|(_, len)| *len > active.bytes) else { return Ok(true) };
-        let file = open_segment(self.shared, tp, active)?;
-        let mut scanner = Scanner::new(&*file, active.bytes, *len, inner.end, true);
-        while until.is_none_or(|until| inner.end < until) {
-            match scanner.next_batch()? {
-                Some(Ok((_, header))) if inner.check_continues(&[header]).is_ok() => {
-                    inner.take_in(&header, self.now_ms)
-                }
-                None => return Ok(true),
-                // Torn by the crash.
-                _ => break,
-            }
-        }
-        Ok(false)
-    }
-
     fn finish(&mut self, tp: TopicPartition, log: &mut Recovering) -> io::Result<()> {
+        self.write_buffer(tp, log)?;
         self.adopt(tp, log, u32::MAX, None)?;
         let owner = log.log.clone();
         let inner = &mut *owner.lock();

@@ -9,7 +9,7 @@ use strandline_record::{
     BatchBuilder, BatchIter, BrokerId, Compression, DecodeLimits, LeaderEpoch, Offset, PartitionId,
     ProducerEpoch, ProducerId, ProducerStamp, SharedBatchIter, TopicId, TopicPartition, decode_batch,
 };
-use strandline_storage::disk::SimDisk;
+use strandline_storage::disk::{Disk, SimDisk};
 use strandline_storage::worker::ManualHost;
 use strandline_storage::{
     AppendError, FlushMode, LogConfig, OpenError, PartitionLog, RecoveryReport, Store, StoreConfig,
@@ -30,6 +30,7 @@ pub fn store_config() -> StoreConfig {
         tail_cache_bytes: 8 << 10,
         reserved_bytes: 64 << 10,
         open_files_max: 8,
+        sync_files_max: 4,
         ..StoreConfig::new(BrokerId(1), Uuid::from_u128(77))
     }
 }
@@ -48,9 +49,13 @@ pub struct Node {
 
 impl Node {
     pub fn try_open(disk: &SimDisk) -> Result<Node, OpenError> {
+        Node::try_open_through(Arc::new(disk.clone()), disk)
+    }
+
+    /// `through` is something in front of `disk`.
+    pub fn try_open_through(through: Arc<dyn Disk>, disk: &SimDisk) -> Result<Node, OpenError> {
         let host = ManualHost::new();
-        let (store, report) =
-            Store::open(Arc::new(disk.clone()), Path::new(ROOT), store_config(), &host, NOW)?;
+        let (store, report) = Store::open(through, Path::new(ROOT), store_config(), &host, NOW)?;
         Ok(Node { disk: disk.clone(), host, store, report })
     }
 
