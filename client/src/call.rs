@@ -192,7 +192,11 @@ impl Inner {
             };
             // A rebalance ends when its members ask for records: no use in waiting for it here.
             let rebalancing = error.code() == Some(ErrorCode::RebalanceInProgress);
-            if !error.is_retriable() || rebalancing || open && repeat == Repeat::Unsafe {
+            // A change is decided on the newest metadata: whichever broker says so, there is no such topic.
+            let absent = error.code() == Some(ErrorCode::UnknownTopicOrPartition)
+                && matches!(via, Via::Any)
+                && repeat != Repeat::Read;
+            if !error.is_retriable() || rebalancing || absent || open && repeat == Repeat::Unsafe {
                 return Err(give_up(error));
             }
             match via {

@@ -24,6 +24,7 @@ struct Inner {
     may_have_happened: bool,
     retriable: bool,
     leader: Option<LeaderHint>,
+    obstacle: Option<ErrorCode>,
 }
 
 /// Who leads (or coordinates) instead, as the broker that refused knew it.
@@ -96,7 +97,8 @@ impl Error {
             ErrorKind::Connection | ErrorKind::TimedOut => (true, false),
             _ => (false, false),
         };
-        Error(Arc::new(Inner { kind, message: message.into(), may_have_happened, retriable, leader: None }))
+        let (message, obstacle) = (message.into(), None);
+        Error(Arc::new(Inner { kind, message, may_have_happened, retriable, leader: None, obstacle }))
     }
 
     pub(crate) fn indeterminate(message: impl Into<String>) -> Self {
@@ -175,7 +177,8 @@ impl Error {
 
     pub(crate) fn because(self, cause: &Error) -> Error {
         self.modify(|inner| {
-            inner.message = format!("{}; the last obstacle: {}", inner.message, cause.message())
+            inner.message = format!("{}; the last obstacle: {}", inner.message, cause.message());
+            inner.obstacle = cause.code();
         })
     }
 
@@ -210,6 +213,11 @@ impl Error {
     /// The cause, for matching.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
+    }
+
+    /// What a broker last answered before the time allowed ran out, where that is how it ended.
+    pub fn obstacle(&self) -> Option<ErrorCode> {
+        self.0.obstacle
     }
 
     /// The broker's code, if a broker answered.

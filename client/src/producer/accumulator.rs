@@ -4,7 +4,8 @@
 //!
 //! Invariants
 //! - Records of a partition leave in the order in which they came.
-//! - A batch is closed before it would exceed `batch_bytes`; only a single larger record exceeds it.
+//! - A batch is closed before it would exceed `batch_bytes` or the topic's `max.message.bytes`; only a single
+//!   larger record exceeds them, so that a broker that refuses it refuses no other record with it.
 //! - `lingering` holds every open batch, in the order of its deadline (linger is the same for all).
 
 use super::delivery::{BatchDelivery, DeliveryHandle};
@@ -51,6 +52,16 @@ struct Topic {
     /// Partitions with a leader, ascending; all if none has one.
     available: Vec<i32>,
     sticky: Sticky,
+    /// `batch_bytes`, or the largest batch that the topic takes if that is less.
+    batch_bytes: usize,
+}
+
+/// Key of the largest batch that a topic takes, and its value where the topic has none of its own.
+const MAX_MESSAGE_BYTES: (&str, usize) = ("max.message.bytes", (1 << 20) + 12);
+
+fn max_message_bytes(description: &TopicDescription) -> usize {
+    let (key, default) = MAX_MESSAGE_BYTES;
+    description.configs.get(key).and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +123,9 @@ impl Accumulator {
             slots: Vec::new(),
             available: Vec::new(),
             sticky: sticky(),
+            batch_bytes: 0,
         });
+        topic.batch_bytes = self.limits.batch_bytes.min(max_message_bytes(description));
         for partition in topic.slots.len()..description.partitions.len() {
             topic.slots.push(self.partitions.len());
             self.partitions.push(Partition {
@@ -153,6 +166,7 @@ impl Accumulator {
     ) -> Appended {
         let Some(topic) = self.topics.get_mut(&record.topic) else { return Appended::UnknownTopic };
         let weight = record.weight();
+        let batch_bytes = topic.batch_bytes;
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) => partition,
             (None, Some(key)) => partition_for_key(key, topic.slots.len() as i32).get(),
@@ -170,7 +184,7 @@ impl Accumulator {
         let mut wake = false;
         if let Some(open) = &target.open {
             let size = open.builder.size_if_appended(timestamp_ms, key, value, &record.headers);
-            if size > self.limits.batch_bytes {
+            if size > batch_bytes {
                 target.close();
                 wake = self.ready.insert(slot);
             }
@@ -198,7 +212,7 @@ impl Accumulator {
         open.weight += weight;
         target.queued_bytes += weight;
         let handle = DeliveryHandle::new(open.delivery.clone(), index as u32, timestamp_ms);
-        if open.builder.estimated_bytes() >= self.limits.batch_bytes {
+        if open.builder.estimated_bytes() >= batch_bytes {
             target.close();
             wake |= self.ready.insert(slot);
         }

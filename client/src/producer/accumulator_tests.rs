@@ -89,6 +89,25 @@ async fn a_full_batch_leaves_at_once_and_a_record_larger_than_a_batch_travels_al
 }
 
 #[tokio::test]
+async fn no_batch_outgrows_its_topic_but_for_a_record_that_does_so_alone() {
+    let mut accumulator = accumulator(100_000, 1000);
+    let mut small = topic("small", &[Some(1)]);
+    small.configs.insert("max.message.bytes".into(), "300".into());
+    accumulator.put_topic(&small);
+    let start = Instant::now();
+    let record = |value: &str| Record::to("small").partition(0).value(value.to_owned());
+    for value in ["a".repeat(100), "b".repeat(100), "c".repeat(2000), "d".repeat(50)] {
+        let _ = append(&mut accumulator, record(&value), start);
+    }
+    accumulator.close_due(start, true);
+    let slot = accumulator.ready()[0];
+    let batches: Vec<Vec<usize>> = std::iter::from_fn(|| accumulator.take(slot))
+        .map(|gathered| values(gathered).iter().map(String::len).collect())
+        .collect();
+    assert_eq!(batches, [vec![100, 100], vec![2000], vec![50]]);
+}
+
+#[tokio::test]
 async fn a_flush_covers_what_was_begun_before_it_and_nothing_later() {
     let mut accumulator = accumulator(1000, 1000);
     let start = Instant::now();

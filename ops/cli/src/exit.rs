@@ -123,7 +123,7 @@ impl From<Error> for Failure {
         let exit = exit_of(&error);
         let failure = Failure::new(exit, &error);
         match exit {
-            Exit::Unreachable if error.code().is_none() => failure.hint(
+            Exit::Unreachable if error.code().or(error.obstacle()).is_none() => failure.hint(
                 "is a node running there? `strandline dev` starts a cluster on this machine; --bootstrap or \
                  STRANDLINE_BOOTSTRAP names another one",
             ),
@@ -134,9 +134,28 @@ impl From<Error> for Failure {
             Exit::NotFound if error.code() == Some(ErrorCode::GroupNotFound) => {
                 failure.hint("`strandline group list` shows the groups that exist")
             }
-            _ => failure,
+            _ => match error.code().or(error.obstacle()).and_then(advice) {
+                Some(advice) => failure.hint(advice),
+                None => failure,
+            },
         }
     }
+}
+
+/// What to do about a refusal whose message only states a fact.
+fn advice(code: ErrorCode) -> Option<&'static str> {
+    Some(match code {
+        ErrorCode::RecordTooLarge => {
+            "the topic takes larger records after `strandline topic alter TOPIC --config max.message.bytes=BYTES`"
+        }
+        ErrorCode::NotEnoughReplicas => {
+            "bring the missing nodes back (`strandline cluster status`), or lower the topic's min.insync.replicas"
+        }
+        ErrorCode::StorageFull => {
+            "free space on the node's disk or lower the retention of a topic; the node takes records again by itself"
+        }
+        _ => return None,
+    })
 }
 
 fn exit_of(error: &Error) -> Exit {
@@ -146,6 +165,10 @@ fn exit_of(error: &Error) -> Exit {
     match error.kind() {
         ErrorKind::Broker(code) => exit_of_code(*code),
         ErrorKind::Indeterminate => Exit::OutcomeUnknown,
+        // A broker answered until the end, and said no.
+        ErrorKind::TimedOut if error.obstacle().is_some_and(|code| exit_of_code(code) == Exit::Refused) => {
+            Exit::Refused
+        }
         ErrorKind::Connection | ErrorKind::TimedOut => Exit::Unreachable,
         ErrorKind::RecordTooLarge => Exit::Refused,
         ErrorKind::Invalid => Exit::Usage,

@@ -12,7 +12,11 @@ use std::time::Duration;
 
 /// Text like a real one: every line unique, keys repeated.
 fn text(lines: usize, keys: usize) -> String {
-    (0..lines).map(|n| format!("key-{}:line {n} of a text that is long enough to fill a few batches\n", n * 7 % keys)).collect()
+    (0..lines)
+        .map(|n| {
+            format!("key-{}:line {n} of a text that is long enough to fill a few batches\n", n * 7 % keys)
+        })
+        .collect()
 }
 
 /// Order within each key, nothing lost, nothing twice.
@@ -150,7 +154,8 @@ fn a_group_processes_everything_while_members_are_killed_and_added() {
     common::wait_for("the group to have processed every record", Duration::from_secs(60), || {
         look(&dev);
         let mut seen = std::collections::BTreeSet::new();
-        let files: Vec<String> = (0..4).map(|n| std::fs::read_to_string(out(n)).unwrap_or_default()).collect();
+        let files: Vec<String> =
+            (0..4).map(|n| std::fs::read_to_string(out(n)).unwrap_or_default()).collect();
         for line in files.iter().flat_map(|file| file.lines()) {
             if let Some(record) = line.splitn(3, ' ').nth(2) {
                 seen.insert(record);

@@ -4,20 +4,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_strandline");
 
-/// The first of `count` consecutive free ports. Ranges differ between test processes and within one.
+/// The first of `count` consecutive free ports. Ranges differ between test processes and within one, and lie
+/// below those from which the system takes the local ports of outgoing connections.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + (std::process::id() % 400) as u16 * 100;
+    let start = 20_000 + (std::process::id() % 120) as u16 * 100;
     loop {
         let base = start.wrapping_add(NEXT.fetch_add(count, Ordering::Relaxed)).max(10_000);
-        let free = (base..base.saturating_add(count)).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+        let free =
+            (base..base.saturating_add(count)).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
         if free && base < u16::MAX - count {
             return base;
         }
@@ -82,6 +84,18 @@ impl Dev {
         all.join(",")
     }
 
+    /// Port of the first node for the other nodes.
+    pub fn peer_port(&self) -> u16 {
+        self.grpc_port + self.nodes
+    }
+
+    /// What its nodes were given as `--form-cluster`.
+    pub fn form_cluster(&self) -> String {
+        let all: Vec<String> =
+            (0..self.nodes).map(|n| format!("{}=127.0.0.1:{}", n + 1, self.peer_port() + n)).collect();
+        all.join(",")
+    }
+
     pub fn pid(&self, node: u16) -> Option<i32> {
         let path = self.data_dir().join(format!("node-{node}/pid"));
         std::fs::read_to_string(path).ok()?.trim().parse().ok()
@@ -105,7 +119,9 @@ impl Dev {
     pub fn wait_in_sync(&self) {
         wait_for("all replicas to be in sync", Duration::from_secs(60), || {
             let output = self.run(&["--json", "cluster", "status"]);
-            let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { return false };
+            let Ok(status) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
+                return false;
+            };
             let brokers = status["brokers"].as_array().map_or(0, |all| {
                 all.iter().filter(|broker| broker["fenced"] == serde_json::Value::Bool(false)).count()
             });
@@ -113,9 +129,41 @@ impl Dev {
         });
     }
 
+    pub fn cli(&self) -> Cli {
+        Cli { bootstrap: self.bootstrap() }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        self.cli().command(args)
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.cli().run(args)
+    }
+
+    pub fn ok(&self, args: &[&str]) -> String {
+        self.cli().ok(args)
+    }
+
+    pub fn fails(&self, args: &[&str], input: &str) -> (i32, String) {
+        self.cli().fails(args, input)
+    }
+
+    pub fn produce(&self, args: &[&str], input: &str) -> Output {
+        self.cli().produce(args, input)
+    }
+}
+
+/// The command line, talking to one cluster.
+#[derive(Clone, Debug)]
+pub struct Cli {
+    pub bootstrap: String,
+}
+
+impl Cli {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BIN);
-        command.args(args).env("STRANDLINE_BOOTSTRAP", self.bootstrap());
+        command.args(args).env("STRANDLINE_BOOTSTRAP", &self.bootstrap);
         command
     }
 
@@ -136,32 +184,188 @@ impl Dev {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// Runs a command that must succeed with `--json`; what it printed.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[&["--json"], args].concat())).expect("a JSON document")
+    }
+
     /// Runs a command that must fail; its exit code and what it says.
     pub fn fails(&self, args: &[&str], input: &str) -> (i32, String) {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strandline runs");
-        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-        let output = child.wait_with_output().expect("it ends");
+        let output = fed(self.command(args), input);
         assert!(!output.status.success(), "strandline {} should have failed", args.join(" "));
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Runs a command that must fail with this exit code, saying all of this.
+    pub fn refuses(&self, args: &[&str], input: &str, code: i32, says: &[&str]) {
+        let (found, message) = self.fails(args, input);
+        assert_eq!(found, code, "strandline {}: {message}", args.join(" "));
+        for part in says {
+            assert!(message.contains(part), "strandline {} should say {part:?}:\n{message}", args.join(" "));
+        }
+    }
+
     /// Sends text through `strandline produce`.
     pub fn produce(&self, args: &[&str], input: &str) -> Output {
-        let mut child = self
-            .command(&[&["produce"], args].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strandline runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
-        child.wait_with_output().expect("it ends")
+        fed(self.command(&[&["produce"], args].concat()), input)
+    }
+
+    /// Sends text that must all be acknowledged.
+    pub fn produce_ok(&self, args: &[&str], input: &str) {
+        let output = self.produce(args, input);
+        assert!(output.status.success(), "produce: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// All values of a topic, in the order of offsets within each partition.
+    pub fn read(&self, topic: &str) -> String {
+        self.ok(&["consume", topic, "--from", "earliest", "--exit-at-end"])
+    }
+}
+
+/// Runs a command with this on its standard input, which it need not read to the end.
+fn fed(mut command: Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("strandline runs");
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+/// One `strandline serve`, killed when dropped.
+pub struct Node {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Node {
+    /// Starts a node with its log beside its data directory.
+    pub fn start(flags: &NodeFlags) -> Node {
+        let log = flags.dir.with_extension("log");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
+        let mut command = flags.command();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
+        Node { child: child.expect("strandline serve starts"), log }
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        signal(self.child.id() as i32, libc::SIGTERM);
+        self.child.wait().expect("it can be waited for").code()
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}", self.log.display(), self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeFlags {
+    pub id: u64,
+    pub dir: PathBuf,
+    pub grpc: u16,
+    pub peer: u16,
+    pub more: Vec<String>,
+}
+
+impl NodeFlags {
+    /// On ports of its own.
+    pub fn new(id: u64, dir: impl Into<PathBuf>, more: &[&str]) -> NodeFlags {
+        let grpc = free_ports(2);
+        let more = more.iter().map(|flag| (*flag).to_owned()).collect();
+        NodeFlags { id, dir: dir.into(), grpc, peer: grpc + 1, more }
+    }
+
+    pub fn with(&self, more: &[&str]) -> NodeFlags {
+        let mut flags = self.clone();
+        flags.more.extend(more.iter().map(|flag| (*flag).to_owned()));
+        flags
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(BIN);
+        command
+            .args(["serve", "--node-id", &self.id.to_string()])
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args(["--listen-grpc", &format!("127.0.0.1:{}", self.grpc)])
+            .args(["--listen-peer", &format!("127.0.0.1:{}", self.peer)])
+            .args(&self.more);
+        command
+    }
+
+    /// A node that must not start: it ends by itself with this exit code, saying all of this.
+    pub fn refused(&self, code: i32, says: &[&str]) {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("strandline serve starts");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().expect("it can be waited for").is_none() {
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let output = child.wait_with_output().expect("it ends");
+                panic!("a node runs that should not:\n{}", String::from_utf8_lossy(&output.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().expect("it ends");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{message}");
+        for part in says {
+            assert!(message.contains(part), "the node should say {part:?}:\n{message}");
+        }
+    }
+}
+
+/// A cluster of one node.
+pub struct Single {
+    node: Option<Node>,
+    pub flags: NodeFlags,
+    pub cli: Cli,
+    pub dir: tempfile::TempDir,
+}
+
+impl Single {
+    pub fn start(flags: &[&str]) -> Single {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let plain = NodeFlags::new(1, dir.path().join("node-1"), flags);
+        let form = format!("1=127.0.0.1:{}", plain.peer);
+        let flags = plain.with(&["--form-cluster", &form]);
+        let cli = Cli { bootstrap: format!("127.0.0.1:{}", flags.grpc) };
+        let mut single = Single { node: None, flags, cli, dir };
+        single.start_again();
+        single
+    }
+
+    pub fn start_again(&mut self) {
+        self.node = Some(Node::start(&self.flags));
+        wait_for("the node to serve", Duration::from_secs(20), || {
+            let status = self.cli.run(&["--json", "--timeout", "1s", "cluster", "status"]);
+            serde_json::from_slice::<serde_json::Value>(&status.stdout)
+                .is_ok_and(|status| status["brokers"][0]["fenced"] == false)
+        });
+    }
+
+    pub fn stop(&mut self) {
+        assert_eq!(self.node.take().expect("it runs").stop(), Some(0), "a clean end");
+    }
+
+    pub fn kill(&mut self) {
+        self.node.take().expect("it runs").kill();
     }
 }
 
@@ -169,7 +373,8 @@ impl Dev {
     /// The last lines of each node's log, for a test that failed.
     fn show_logs(&self) {
         for node in 1..=self.nodes {
-            let log = std::fs::read_to_string(self.data_dir().join(format!("node-{node}/log.txt"))).unwrap_or_default();
+            let log = std::fs::read_to_string(self.data_dir().join(format!("node-{node}/log.txt")))
+                .unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("--- node {node}: the last of {} log lines", lines.len());
             lines.iter().skip(lines.len().saturating_sub(30)).for_each(|line| eprintln!("{line}"));
@@ -206,13 +411,4 @@ pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited {limit:?} for {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// Lines of a file or of command output as strings.
-pub fn lines(text: &str) -> Vec<&str> {
-    text.lines().collect()
-}
-
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }

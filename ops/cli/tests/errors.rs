@@ -1,0 +1,336 @@
+//! What goes wrong ends with an error that says what to do, with the exit code that scripts can tell apart, and
+//! without losing anything that was acknowledged.
+#![allow(clippy::disallowed_methods, reason = "tests drive real processes, files and time")]
+
+mod common;
+
+use common::{Cli, Dev, Node, NodeFlags, Single, wait_for};
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use strandline_client::{Client, ErrorCode, Record, TopicPartition};
+
+fn numbers(range: std::ops::Range<usize>) -> String {
+    range.map(|n| format!("line {n}\n")).collect()
+}
+
+/// A topic with one partition and a hundred acknowledged lines, which are returned.
+fn filled(cli: &Cli, topic: &str, flags: &[&str]) -> String {
+    cli.ok(&[&["topic", "create", topic, "--partitions", "1"], flags].concat());
+    let lines = numbers(0..100);
+    cli.produce_ok(&[topic], &lines);
+    lines
+}
+
+#[test]
+fn an_unknown_topic_is_named_with_a_hint_and_nothing_is_created() {
+    let single = Single::start(&[]);
+    let kept = filled(&single.cli, "kept", &[]);
+    let says = &["nosuch", "strandline topic list"];
+    single.cli.refuses(&["produce", "nosuch"], "x\n", 3, says);
+    single.cli.refuses(&["consume", "nosuch", "--exit-at-end"], "", 3, says);
+    single.cli.refuses(&["topic", "describe", "nosuch"], "", 3, says);
+    // Decided at once, not after the time that a node might need to hear of a new topic.
+    let patient = ["--timeout", "10m"];
+    for command in [
+        &["topic", "delete", "nosuch"][..],
+        &["topic", "alter", "nosuch", "--config", "retention.ms=1000"],
+        &["topic", "add-partitions", "nosuch", "--partitions", "4"],
+    ] {
+        single.cli.refuses(&[command, &patient].concat(), "", 3, says);
+    }
+    single.cli.refuses(
+        &["consume", "kept", "--partition", "7"],
+        "",
+        3,
+        &["kept has no partition 7: it has 1"],
+    );
+    let topics = single.cli.json(&["topic", "list"]);
+    assert_eq!(topics.as_array().map(Vec::len), Some(1), "{topics}");
+    assert_eq!(single.cli.read("kept"), kept);
+}
+
+#[test]
+fn a_record_over_max_message_bytes_is_refused_alone() {
+    let single = Single::start(&[]);
+    let cli = &single.cli;
+    let mut kept = filled(cli, "small", &["--config", "max.message.bytes=2000"]);
+    let big = "x".repeat(5000);
+    let says = &["max.message.bytes is 2000", "strandline topic alter"];
+    cli.refuses(&["produce", "small"], &format!("{big}\n"), 6, says);
+    assert_eq!(cli.read("small"), kept);
+    // Its neighbours, before and behind it in the same moment, are written.
+    let around = format!("before\n{big}\nbehind\n");
+    cli.refuses(&["produce", "small", "--keep-going"], &around, 6, says);
+    kept += "before\nbehind\n";
+    assert_eq!(cli.read("small"), kept);
+    // Records that only together are more than the limit travel in as many batches as it takes.
+    let many = numbers(100..5000);
+    cli.produce_ok(&["small"], &many);
+    kept += &many;
+    assert_eq!(cli.read("small"), kept);
+    cli.ok(&["topic", "alter", "small", "--config", "max.message.bytes=10000"]);
+    cli.produce_ok(&["small"], &format!("{big}\n"));
+    assert_eq!(cli.read("small"), kept + &big + "\n");
+}
+
+#[test]
+fn a_data_directory_of_another_node_or_cluster_or_in_use_is_left_alone() {
+    let mut single = Single::start(&[]);
+    let kept = filled(&single.cli, "kept", &[]);
+    let dir = single.flags.dir.clone();
+    let second = NodeFlags::new(1, &dir, &[]);
+    second.refused(1, &["is locked", "stop that one, or choose another data.dir"]);
+    assert_eq!(single.cli.read("kept"), kept, "whoever uses it goes on");
+    single.stop();
+
+    NodeFlags { id: 2, ..second.clone() }.refused(1, &["belongs to node 1, this is node 2", "data.dir"]);
+    let other = "11111111-2222-4333-8444-555555555555";
+    single.flags.with(&["--cluster-id", other]).refused(6, &["belongs to cluster", other]);
+
+    single.start_again();
+    assert_eq!(single.cli.read("kept"), kept);
+}
+
+#[test]
+fn a_port_in_use_is_named_before_anything_is_touched() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let flags = NodeFlags::new(1, dir.path().join("node"), &["--form-cluster", "1=127.0.0.1:7170"]);
+    let says = [format!("127.0.0.1:{port}"), "choose another port".to_owned()];
+    let says = says.each_ref().map(String::as_str);
+    NodeFlags { grpc: port, ..flags.clone() }.refused(1, &says);
+    NodeFlags { peer: port, ..flags.clone() }.refused(1, &says);
+    assert!(!flags.dir.exists(), "no data directory was made");
+
+    let cli = Cli { bootstrap: String::new() };
+    let data = dir.path().join("dev");
+    let (port, peer) = (port.to_string(), flags.peer.to_string());
+    let mut dev = vec!["dev", "--nodes", "1", "--grpc-port", &port, "--peer-port", &peer];
+    dev.extend(["--data-dir", data.to_str().unwrap()]);
+    cli.refuses(&dev, "", 1, &[&format!("port {port} of node 1"), "nothing was started"]);
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_bad_configuration_is_explained_and_an_unknown_key_corrected() {
+    let dir = tempfile::tempdir().unwrap();
+    let cli = Cli { bootstrap: String::new() };
+    let data = dir.path().join("data");
+    let serve = ["serve", "--node-id", "1", "--data-dir", data.to_str().unwrap()];
+    let with = |more: &[&str], says: &[&str]| cli.refuses(&[&serve, more].concat(), "", 2, says);
+    with(&["--worker-threads", "0"], &["--worker-threads", "0 is too small", "1 to 1024"]);
+    with(&["--log-flush-mode", "sometimes"], &["log.flush.mode", "sometimes", "ack"]);
+    with(&["--worker-thread", "3"], &["--worker-thread", "similar argument", "--worker-threads"]);
+    with(&[], &["the data directory is empty", "--form-cluster", "--join"]);
+
+    let file = dir.path().join("node.toml");
+    let in_file = |text: &str, says: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        with(&["--config", file.to_str().unwrap()], says);
+    };
+    in_file("\nworker.thread = 3", &["node.toml:2", "did you mean `worker.threads`"]);
+    in_file("worker.threads = \"many\"", &["node.toml:1", "worker.threads", "a whole number"]);
+
+    let mut command = cli.command(&serve);
+    let output = command.env("STRANDLINE_WORKER_THREAD", "3").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("did you mean STRANDLINE_WORKER_THREADS"), "{message}");
+}
+
+#[test]
+fn a_bad_configuration_of_a_topic_changes_nothing() {
+    let single = Single::start(&[]);
+    let cli = &single.cli;
+    let kept = filled(cli, "kept", &["--config", "retention.ms=3600000"]);
+    let before = cli.json(&["topic", "describe", "kept"])["configs"].clone();
+    let alter = |set: &[&str], says: &[&str]| {
+        let set: Vec<&str> = set.iter().flat_map(|pair| ["--config", pair]).collect();
+        cli.refuses(&[&["topic", "alter", "kept"], &set[..]].concat(), "", 6, says);
+        cli.refuses(&[&["topic", "create", "new"], &set[..]].concat(), "", 6, says);
+    };
+    alter(&["retention.mss=1"], &["retention.mss", "did you mean retention.ms?"]);
+    alter(&["retention.ms=soon"], &["retention.ms", "'soon' is not a whole number"]);
+    // All or none: the good value beside a bad one is not taken either.
+    alter(&["retention.bytes=1000000", "flush=perhaps"], &["flush", "ack, interval, os"]);
+    cli.refuses(&["topic", "create", "kept"], "", 6, &["topic kept exists already"]);
+    cli.refuses(&["topic", "create", "no good"], "", 6, &["only ASCII letters, digits"]);
+    cli.refuses(&["topic", "create", "new", "--replication", "2"], "", 6, &["2 replicas", "there are 1"]);
+    assert_eq!(cli.json(&["topic", "describe", "kept"])["configs"], before);
+    assert_eq!(cli.json(&["topic", "list"]).as_array().map(Vec::len), Some(1));
+    assert_eq!(cli.read("kept"), kept);
+}
+
+#[tokio::test]
+async fn an_offset_that_is_gone_is_an_error_and_not_a_silent_jump() {
+    let single = Single::start(&["--log-retention-check-interval-ms", "50"]);
+    let cli = &single.cli;
+    // Deleted on request.
+    let lines = filled(cli, "deleted", &[]);
+    let client = Client::builder().bootstrap(&cli.bootstrap).build().unwrap();
+    let start = client.admin().delete_records(&TopicPartition::new("deleted", 0), Some(40)).await.unwrap();
+    assert_eq!(start, 40);
+    let from = |topic: &'static str, from: &'static str| ["consume", topic, "--from", from, "--exit-at-end"];
+    let gone = &["offset 5 of deleted-0", "offsets 40 to 100 can be read"];
+    cli.refuses(&from("deleted", "5"), "", 3, gone);
+    cli.refuses(&from("deleted", "101"), "", 3, &["past the end", "offsets 40 to 100 can be read"]);
+    assert!(lines.ends_with(&cli.read("deleted")));
+    assert_eq!(cli.read("deleted").lines().next(), Some("line 40"));
+
+    // Removed by retention.
+    let limits = ["--config", "segment.bytes=4096", "--config", "retention.bytes=8192"];
+    let mut lines = filled(cli, "retained", &limits);
+    let more = numbers(100..5000);
+    cli.produce_ok(&["retained", "--batch-bytes", "1KiB"], &more);
+    lines += &more;
+    let mut first = 0;
+    wait_for("retention to remove the oldest records", Duration::from_secs(10), || {
+        let topic = cli.json(&["topic", "describe", "retained"]);
+        first = topic["partitions"][0]["log_start_offset"].as_i64().unwrap();
+        first > 4000
+    });
+    cli.refuses(
+        &from("retained", "5"),
+        "",
+        3,
+        &["offset 5 of retained-0", &format!("offsets {first} to 5000")],
+    );
+    let rest = cli.read("retained");
+    assert_eq!(rest.lines().next(), Some(&*format!("line {first}")));
+    assert!(lines.ends_with(&rest));
+}
+
+/// Takes space without writing.
+struct Filler(File);
+
+impl Filler {
+    fn new(path: &Path, bytes: u64) -> Filler {
+        let file = File::create(path).unwrap();
+        // SAFETY: the descriptor is open for the call.
+        let failed = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as i64) };
+        assert_eq!(failed, 0, "a file of {bytes} bytes can be allocated");
+        Filler(file)
+    }
+
+    fn remove(self) {
+        self.0.set_len(0).unwrap();
+    }
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: all zeros is a valid statvfs; the call gets a terminated path and a struct to write.
+    unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        assert_eq!(libc::statvfs(path.as_ptr(), &raw mut stat), 0);
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_makes_the_node_read_only_until_there_is_space_again() {
+    // Everything counts from the space that is free now. Others use this disk too: a margin for them.
+    let place = tempfile::tempdir().unwrap();
+    let free = free_bytes(place.path());
+    let filler_bytes = (free / 4).min(2 << 30);
+    let reserved = (free - filler_bytes / 2).to_string();
+    let mut single = Single::start(&["--disk-reserved-bytes", &reserved, "--journal-file-bytes", "4MiB"]);
+    let kept = filled(&single.cli, "kept", &[]);
+
+    let filler = Filler::new(&place.path().join("filler"), filler_bytes);
+    let client = Client::builder().bootstrap(&single.cli.bootstrap).build().unwrap();
+    single.cli.ok(&["topic", "create", "big", "--partitions", "1"]);
+    let producer = client.producer().delivery_timeout(Duration::from_secs(1)).build().unwrap();
+    let mut acknowledged = Vec::new();
+    let error = loop {
+        // The node looks at the space again every so many megabytes.
+        assert!(acknowledged.len() < 512, "256 MiB were accepted by a disk that is full");
+        match producer.send_and_wait(Record::to("big").value(vec![b'x'; 512 << 10])).await {
+            Ok(delivery) => acknowledged.push(delivery.offset),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.obstacle(), Some(ErrorCode::StorageFull), "{error}");
+    assert!(error.is_retriable() && !error.may_have_happened(), "{error}");
+
+    // Readable, also for one that is started on a full disk, and metadata still changes.
+    let refused = ["produce", "kept", "--delivery-timeout", "500ms"];
+    let says = &["the disk is full", "read-only until space is free", "takes records again by itself"];
+    single.cli.refuses(&refused, "lost\n", 6, says);
+    single.kill();
+    single.start_again();
+    single.cli.refuses(&refused, "lost\n", 6, says);
+    assert_eq!(single.cli.read("kept"), kept);
+    single.cli.ok(&["topic", "create", "made-while-full"]);
+
+    // A producer that waits gets through by itself once there is space.
+    let mut waiting = single.cli.command(&["produce", "kept"]);
+    let mut waiting =
+        waiting.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    waiting.stdin.take().unwrap().write_all(b"patient\n").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(waiting.try_wait().unwrap().is_none(), "it waits");
+    filler.remove();
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(single.cli.read("kept"), kept + "patient\n");
+    let big = single.cli.json(&["topic", "describe", "big"]);
+    assert_eq!(
+        big["partitions"][0]["high_watermark"],
+        acknowledged.len(),
+        "every acknowledged record and no other"
+    );
+}
+
+#[test]
+fn with_fewer_replicas_than_the_minimum_writes_are_refused_and_other_topics_go_on() {
+    let dev = Dev::start_with(3, &["--no-restart"]);
+    let cli = dev.cli();
+    let mut strict = filled(&cli, "strict", &["--replication", "2", "--config", "min.insync.replicas=2"]);
+    let mut other = filled(&cli, "other", &["--replication", "3"]);
+    let partition = cli.json(&["topic", "describe", "strict"])["partitions"][0].clone();
+    let leader = partition["leader"].as_u64().unwrap();
+    let replicas = partition["replicas"].as_array().unwrap();
+    let follower = replicas.iter().filter_map(serde_json::Value::as_u64).find(|id| *id != leader).unwrap();
+    dev.kill(follower as u16);
+    wait_for("the dead replica to leave the in-sync set", Duration::from_secs(10), || {
+        cli.json(&["topic", "describe", "strict"])["partitions"][0]["isr"].as_array().map(Vec::len) == Some(1)
+    });
+
+    let says = &[
+        "1 in-sync replicas, min.insync.replicas is 2; nothing was appended",
+        "bring the missing nodes back",
+    ];
+    cli.refuses(&["produce", "strict", "--delivery-timeout", "1s"], "lost\n", 6, says);
+    let partition = cli.json(&["topic", "describe", "strict"])["partitions"][0].clone();
+    assert_eq!(partition["leader"], leader, "there is a leader still");
+    assert_eq!(cli.read("strict"), strict, "what is there can be read, and nothing was appended");
+    cli.produce_ok(&["other"], "goes on\n");
+    other += "goes on\n";
+    assert_eq!(cli.read("other"), other);
+
+    // In its place, an empty directory: that node has forgotten what it promised.
+    let (grpc, peer) = (dev.grpc_port + follower as u16 - 1, dev.peer_port() + follower as u16 - 1);
+    let dir = dev.data_dir().join(format!("node-{follower}"));
+    let flags = NodeFlags { id: follower, dir: dir.with_extension("empty"), grpc, peer, more: Vec::new() };
+    let says = &["another data directory", &format!("strandline cluster remove-node {follower}")];
+    flags.with(&["--form-cluster", &dev.form_cluster()]).refused(6, says);
+    let live = format!("127.0.0.1:{}", dev.peer_port() + leader as u16 - 1);
+    flags.with(&["--join", &live]).refused(6, says);
+
+    // With its own directory it is taken back, and a producer that waited gets through.
+    let mut waiting = cli.command(&["produce", "strict"]);
+    let mut waiting =
+        waiting.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    waiting.stdin.take().unwrap().write_all(b"patient\n").unwrap();
+    let back = Node::start(&NodeFlags { dir, ..flags });
+    assert!(waiting.wait().unwrap().success());
+    strict += "patient\n";
+    assert_eq!(cli.read("strict"), strict);
+    assert_eq!(back.stop(), Some(0));
+}
