@@ -179,12 +179,10 @@ async fn run_node(
     stopping.cancel();
     broker.stop();
     tasks.close();
-    // Calls that are being answered may end; the other members' Raft streams end only with Raft.
-    let ended_early = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_ok();
-    context.raft.shutdown().await;
-    if !ended_early && tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
     }
+    context.raft.shutdown().await;
     // Stopped before it was registered, it took no role: the last stop is as clean as it was.
     let clean_epoch = context.broker_epoch().or_else(|| context.store.clean_epoch());
     if ended.is_ok()
@@ -265,9 +263,7 @@ fn serve_peers(
     let stopping = context.stopping.clone();
     async move {
         let serving = router.serve_with_incoming_shutdown(net::incoming(listener), stopping.cancelled());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the peer listener ended");
-        }
+        until_stopped(serving, &stopping, "the peer listener ended").await;
     }
 }
 
@@ -286,9 +282,27 @@ fn serve_grpc(
     let stopping = context.stopping.clone();
     async move {
         let serving = router.serve_with_incoming_shutdown(net::incoming(listener), stopping.cancelled());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the gRPC listener ended");
-        }
+        until_stopped(serving, &stopping, "the gRPC listener ended").await;
+    }
+}
+
+/// When the node stops, what is being answered has a moment to end; streams on which others only wait have none
+/// to hold it up.
+async fn until_stopped(
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    stopping: &CancellationToken,
+    ended: &'static str,
+) {
+    let stopped = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        biased;
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "{ended}");
+        },
+        () = stopped => {}
     }
 }
 
@@ -379,10 +393,11 @@ async fn maintain(context: Arc<Context>, broker: Arc<Broker>) {
 async fn stop_cleanly(context: &Arc<Context>, session: &Session) {
     let deadline = context.config.shutdown_timeout;
     tracing::info!("shutting down: handing leadership over");
-    if context.raft.is_leader() && context.raft.voters().len() > 1 {
-        if let Err(error) = transfer_raft(context, None).await {
-            tracing::warn!(%error, "metadata leadership could not be handed over");
-        }
+    if context.raft.is_leader()
+        && context.raft.voters().len() > 1
+        && let Err(error) = transfer_raft(context, None).await
+    {
+        tracing::warn!(%error, "metadata leadership could not be handed over");
     }
     if context.image().brokers.size() > 1 && !session.hand_over(deadline).await {
         tracing::warn!("partition leadership was not handed over in time");
