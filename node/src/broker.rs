@@ -124,7 +124,7 @@ impl Broker {
         if !delta.brokers.is_empty() {
             // Broker epochs and addresses matter to every leader and follower of these brokers.
             let concerned = self.partitions.read();
-            affected.extend(concerned.iter().filter_map(|(tp, _)| {
+            affected.extend(concerned.keys().filter_map(|tp| {
                 let agreed = image.partition(*tp)?;
                 agreed.replicas.iter().any(|replica| delta.brokers.contains(replica)).then_some(*tp)
             }));

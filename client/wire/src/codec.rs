@@ -61,7 +61,8 @@ impl<U: Message + Default> Decoder for RoomyDecoder<U> {
 
     /// Byte fields are slices of the received buffer, not copies.
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = U::decode(buffer).map_err(|e| Status::invalid_argument(format!("not a message: {e}")))?;
+        let message =
+            U::decode(buffer).map_err(|e| Status::invalid_argument(format!("not a message: {e}")))?;
         Ok(Some(message))
     }
 }

@@ -91,9 +91,8 @@ fn take_front(
     acknowledged: impl Fn(Offset) -> bool,
     done: &mut Vec<(Completion, Result<Produced, ServeError>)>,
 ) {
-    while let Some(waiting) = queue.pop_front_if(|front| acknowledged(front.end)) {
-        done.push((waiting.completion, Ok(waiting.produced)));
-    }
+    let count = queue.iter().take_while(|waiting| acknowledged(waiting.end)).count();
+    done.extend(queue.drain(..count).map(|waiting| (waiting.completion, Ok(waiting.produced))));
 }
 
 impl From<Acks> for strandline_core::partition::Acks {

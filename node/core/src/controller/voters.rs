@@ -97,7 +97,8 @@ impl Voters {
     /// This member's broker was removed, or none has been registered under its id for long: it never came.
     fn is_gone(&self, id: BrokerId, now_ms: u64) -> bool {
         let long = |&since: &u64| {
-            self.registered.contains(&id) || now_ms.saturating_sub(since) >= self.config.forget_member_after_ms
+            self.registered.contains(&id)
+                || now_ms.saturating_sub(since) >= self.config.forget_member_after_ms
         };
         self.unknown.get(&id).is_some_and(long)
     }
