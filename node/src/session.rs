@@ -11,6 +11,9 @@ use strandline_wire::peer::SessionBeat;
 use tokio::sync::{Notify, mpsc, watch};
 
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
+/// Without a controller for so many looks, a node that stops waits no longer.
+const LOOK: Duration = Duration::from_millis(100);
+const ALONE_LOOKS: u32 = 10;
 const RETRY: Duration = Duration::from_millis(50);
 const QUEUE: usize = 16;
 
@@ -19,6 +22,8 @@ const QUEUE: usize = 16;
 pub struct Session {
     shutting_down: AtomicBool,
     may_shut_down: AtomicBool,
+    /// A stream to a controller is open.
+    connected: AtomicBool,
     wake: Notify,
     done: Notify,
 }
@@ -29,11 +34,22 @@ impl Session {
         self.shutting_down.store(true, Ordering::Release);
         self.wake.notify_one();
         let consent = async {
+            let mut alone = 0;
             while !self.may_shut_down.load(Ordering::Acquire) {
-                self.done.notified().await;
+                tokio::select! {
+                    biased;
+                    () = self.done.notified() => {}
+                    () = tokio::time::sleep(LOOK) => {
+                        alone = if self.connected.load(Ordering::Acquire) { 0 } else { alone + 1 };
+                    }
+                }
+                if alone >= ALONE_LOOKS {
+                    return false; // The other nodes are gone too, so there is nobody to hand over to.
+                }
             }
+            true
         };
-        tokio::time::timeout(deadline, consent).await.is_ok()
+        tokio::time::timeout(deadline, consent).await.unwrap_or(false)
     }
 
     /// Keeps a session open until the node stops.
@@ -48,6 +64,7 @@ impl Session {
                     ended = self.keep(&context, &addr, id) => ended,
                     () = changed_from(&mut leader, id) => Ok(()),
                 };
+                self.connected.store(false, Ordering::Release);
                 if let Err(error) = ended {
                     tracing::debug!(controller = id, error = %error.message(), "the session ended");
                     // The stream broke: perhaps the controller's process is gone.
@@ -75,6 +92,7 @@ impl Session {
             .map_err(|_| tonic::Status::deadline_exceeded("the controller did not open the session"))??
             .into_inner();
         tracing::debug!(controller, "session open");
+        self.connected.store(true, Ordering::Release);
         let mut interval = tokio::time::interval(context.config.broker_heartbeat_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut images = context.raft.images();

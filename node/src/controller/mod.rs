@@ -115,7 +115,11 @@ impl Controller {
         let mut image = self.context.image();
         let config = ControllerConfig {
             session_timeout_ms: self.context.config.broker_session_timeout.as_millis() as u64,
-            balance_after_ms: self.context.config.leader_imbalance_check_interval.as_millis() as u64,
+            // Leadership on a draining broker moves in any case.
+            balance_after_ms: match self.context.config.auto_leader_rebalance_enable {
+                true => self.context.config.leader_imbalance_check_interval.as_millis() as u64,
+                false => u64::MAX,
+            },
             ..ControllerConfig::default()
         };
         let mut core = Core::new(self.context.id, config, &image, self.context.now_ms());
