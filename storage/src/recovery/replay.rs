@@ -361,12 +361,15 @@ impl Replay<'_> {
                 inner.next_number = inner.next_number.max(*next_number);
                 cut
             }
-            Op::AdvanceStart { start, .. } => {
+            Op::AdvanceStart { start, next_number } => {
                 if inner.start < *start && *start <= inner.end {
                     inner.advance_start(shared, tp, *start);
                 } else if *start > inner.end && log.adopts {
-                    // The records up to there were not synced, and they were not to be kept.
+                    // The records up to there were not synced, and they were not to be kept. No gap in the
+                    // numbers, unlike after a reset: the log went on in the file of the entry's next number.
+                    let next_number = inner.next_number.max(*next_number);
                     inner.reset(shared, tp, *start);
+                    inner.next_number = next_number;
                 } else if *start > inner.end {
                     log.broken = true;
                 }
