@@ -252,20 +252,9 @@ fn note(
 }
 
 fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
-    let count = unsynced.files.len() + unsynced.dirs.len();
-    if unsynced.all || count > shared.config.sync_files_max {
-        shared.disk.sync_filesystem(&shared.root)?;
-    } else if count > 0 {
-        for UnsyncedFile { tp, segment, .. } in &unsynced.files {
-            open_segment(shared, *tp, segment)?.sync_data()?;
-        }
-        for tp in &unsynced.dirs {
-            shared.disk.sync_dir(&log_dir(&shared.root, *tp))?;
-        }
-        if !unsynced.dirs.is_empty() {
-            shared.disk.sync_dir(&shared.root.join(LOGS))?;
-        }
-    }
+    // The whole file system, always. Syncing only the files known to be dirty left out one that was not (a power
+    // loss after a recovery; the case is in tests/log_model.proptest-regressions), and here that loses data.
+    shared.disk.sync_filesystem(&shared.root)?;
     for UnsyncedFile { tp, segment, drop } in unsynced.files.iter().filter(|file| !file.drop.is_empty()) {
         if let Ok(file) = open_segment(shared, *tp, segment) {
             file.advise_dont_need(drop.start, drop.end - drop.start);
