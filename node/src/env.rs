@@ -2,6 +2,7 @@
 //! die. The product runs on [`RealEnv`]; the simulation passes another implementation to the same
 //! [`crate::run`]. Monotonic time is tokio's, which a simulation controls anyway.
 
+use crate::inspect::Inspect;
 use futures::future::BoxFuture;
 use std::fmt::Debug;
 use std::io;
@@ -30,6 +31,8 @@ pub trait Env: Send + Sync + Debug + 'static {
     fn state_store(&self, dir: &Path) -> Box<dyn StateStore>;
     /// Ends the node at once (a failed fsync leaves nothing else to do). Does not return in the product.
     fn die(&self, what: &str, error: &io::Error);
+    /// The node's parts exist from here on; who wants to look inside keeps the handle.
+    fn started(&self, _node: Inspect) {}
 }
 
 /// A bound socket.

@@ -22,6 +22,7 @@ pub mod env;
 mod error;
 mod front;
 mod group;
+pub mod inspect;
 mod lifecycle;
 mod net;
 mod partition;

@@ -13,6 +13,7 @@ use crate::env::Env;
 use crate::error::ServeError;
 use crate::front::grpc::GrpcFront;
 use crate::group::Groups;
+use crate::inspect::Inspect;
 use crate::lifecycle::{self, RaftGate};
 use crate::net;
 use crate::peer_service::PeerService;
@@ -121,6 +122,7 @@ async fn run_node(
     let peers = Peers::new(env.connect());
     let context = Context::new(config, env, store, raft, peers, stopping.clone());
     let broker = Broker::new(context.clone());
+    context.env.started(Inspect::new(context.clone(), broker.clone()));
     let groups = Groups::new(context.clone());
     let controller = Controller::new(context.clone());
     let session = Arc::new(Session::default());

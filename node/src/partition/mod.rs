@@ -11,6 +11,7 @@
 
 mod leader_side;
 mod leading;
+mod marks;
 mod produce;
 mod replica_side;
 mod wait;
