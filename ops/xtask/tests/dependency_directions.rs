@@ -24,7 +24,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("node", &["core", "gateway", "metadata", "raft", "record", "storage", "wire"]),
     ("cli", &["client", "gateway", "node", "record"]),
     ("bench", &["client", "record"]),
-    ("sim", &["client", "gateway", "node", "record", "storage"]),
+    ("sim", &["client", "gateway", "metadata", "node", "raft", "record", "storage"]),
     ("xtask", &[]),
 ];
 
@@ -43,7 +43,7 @@ const ONLY: &[(&str, &str)] = &[
     ("openraft", "raft"),
     ("openraft-rt", "raft"),
     ("sled", "raft"),
-    ("clap", "cli bench"),
+    ("clap", "cli bench sim"),
 ];
 
 /// Source directories of the product, where the outside world enters only through the seams below.

@@ -1,0 +1,195 @@
+//! What the world sees of the nodes between two steps: the white-box half of what the oracle gets. Plain values; the
+//! broker's own types stay here.
+
+use crate::history::Tp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use strandline_metadata::Image;
+use strandline_node::inspect::{Inspect, RoleMarks};
+use strandline_record::TopicPartition;
+
+/// One node that runs.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    pub node: u64,
+    /// How often this host was started.
+    pub life: u64,
+    pub broker_epoch: Option<u64>,
+    pub raft: RaftView,
+    pub image: Arc<ImageView>,
+    pub replicas: BTreeMap<Tp, ReplicaView>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RaftView {
+    pub term: u64,
+    pub leader: bool,
+    pub last: u64,
+    pub committed: u64,
+    pub applied: u64,
+    pub snapshot: u64,
+    pub purged: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    pub role: Role,
+    pub log_start: i64,
+    pub log_end: i64,
+    pub flushed_end: i64,
+    pub high_watermark: i64,
+    /// Of a leader; empty otherwise.
+    pub maximal_isr: Vec<u64>,
+    pub damaged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Idle,
+    Leader { epoch: i32 },
+    Follower { leader: u64, epoch: i32 },
+}
+
+/// The metadata of one node, at one Raft index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageView {
+    pub index: u64,
+    pub brokers: BTreeMap<u64, BrokerView>,
+    pub partitions: BTreeMap<Tp, Arc<PartitionView>>,
+    pub groups: BTreeMap<Arc<str>, GroupView>,
+    /// (group, partition) → committed offset.
+    pub offsets: BTreeMap<(Arc<str>, Tp), i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerView {
+    pub epoch: u64,
+    pub fenced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    pub replicas: Vec<u64>,
+    pub leader: Option<u64>,
+    pub leader_epoch: i32,
+    pub partition_epoch: i32,
+    pub isr: BTreeSet<u64>,
+    pub elr: BTreeSet<u64>,
+    /// Leader epoch of the last unclean election; 0: there was none.
+    pub unclean_epoch: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    pub generation: i32,
+    pub assigned: bool,
+    /// Member id → the bytes of its assignment.
+    pub members: BTreeMap<Arc<str>, Arc<[u8]>>,
+}
+
+/// Makes views, and makes again only what changed since the last time.
+#[derive(Debug, Default)]
+pub struct Observer {
+    seen: Option<(Arc<Image>, Arc<ImageView>)>,
+}
+
+impl Observer {
+    pub fn look(&mut self, node: &Inspect, life: u64) -> NodeView {
+        let raft = node.raft();
+        let image = self.image(node.image());
+        let names = &self.seen.as_ref().expect("it was just set").0;
+        let replicas = node.partitions().into_iter().filter_map(|marks| {
+            let view = ReplicaView {
+                role: match marks.role {
+                    RoleMarks::Idle => Role::Idle,
+                    RoleMarks::Leader { epoch } => Role::Leader { epoch: epoch.0 },
+                    RoleMarks::Follower { leader, epoch } => {
+                        Role::Follower { leader: leader.0, epoch: epoch.0 }
+                    }
+                },
+                log_start: marks.log_start.0,
+                log_end: marks.log_end.0,
+                flushed_end: marks.flushed_end.0,
+                high_watermark: marks.high_watermark.0,
+                maximal_isr: marks.maximal_isr.iter().map(|id| id.0).collect(),
+                damaged: marks.damaged,
+            };
+            Some((named(names, marks.tp)?, view))
+        });
+        NodeView {
+            node: node.node().0,
+            life,
+            broker_epoch: node.broker_epoch().map(|epoch| epoch.0),
+            raft: RaftView {
+                term: raft.term,
+                leader: raft.is_leader,
+                last: raft.last_index.unwrap_or(0),
+                committed: raft.committed.unwrap_or(0),
+                applied: raft.applied.unwrap_or(0),
+                snapshot: raft.snapshot.unwrap_or(0),
+                purged: raft.purged.unwrap_or(0),
+            },
+            image,
+            replicas: replicas.collect(),
+        }
+    }
+
+    fn image(&mut self, image: Arc<Image>) -> Arc<ImageView> {
+        if let Some((seen, view)) = &self.seen
+            && Arc::ptr_eq(seen, &image)
+        {
+            return view.clone();
+        }
+        let before = self.seen.take();
+        let view = Arc::new(view_of(&image, before.as_ref()));
+        self.seen = Some((image, view.clone()));
+        view
+    }
+}
+
+/// `None` for a topic that this image has forgotten.
+fn named(image: &Image, tp: TopicPartition) -> Option<Tp> {
+    image.topics.get(&tp.topic).map(|topic| Tp { topic: topic.name.clone(), partition: tp.partition.0 })
+}
+
+fn view_of(image: &Image, before: Option<&(Arc<Image>, Arc<ImageView>)>) -> ImageView {
+    let brokers = image
+        .brokers
+        .iter()
+        .map(|(id, broker)| (id.0, BrokerView { epoch: broker.epoch.0, fenced: broker.fenced }));
+    let partitions = image.partitions.iter().filter_map(|(tp, partition)| {
+        let name = named(image, *tp)?;
+        if let Some((seen, view)) = before
+            && seen.partitions.get(tp).is_some_and(|old| Arc::ptr_eq(old, partition))
+            && let Some(old) = view.partitions.get(&name)
+        {
+            return Some((name, old.clone()));
+        }
+        let view = PartitionView {
+            replicas: partition.replicas.iter().map(|id| id.0).collect(),
+            leader: partition.leader.map(|id| id.0),
+            leader_epoch: partition.leader_epoch.0,
+            partition_epoch: partition.partition_epoch.0,
+            isr: partition.isr.iter().map(|id| id.0).collect(),
+            elr: partition.elr.iter().map(|id| id.0).collect(),
+            unclean_epoch: partition.unclean_epoch.0,
+        };
+        Some((name, Arc::new(view)))
+    });
+    let groups = image.groups.iter().map(|(name, group)| {
+        let members =
+            group.members.iter().map(|(id, member)| (id.clone(), member.assignment.clone())).collect();
+        let view = GroupView { generation: group.generation.0, assigned: group.assigned, members };
+        (name.clone(), view)
+    });
+    let offsets = image.offsets.iter().filter_map(|((group, tp), committed)| {
+        Some(((group.clone(), named(image, *tp)?), committed.offset.0))
+    });
+    ImageView {
+        index: image.index,
+        brokers: brokers.collect(),
+        partitions: partitions.collect(),
+        groups: groups.collect(),
+        offsets: offsets.collect(),
+    }
+}

@@ -1,0 +1,3 @@
+//! What the clients of a run do.
+
+pub mod produce;

@@ -1,0 +1,85 @@
+//! A producer that sends numbered records and puts on record what it was told of each.
+
+use crate::history::{Acks, Attempt, Outcome, Tp, What};
+use crate::world::ClientWorld;
+use rand::RngExt;
+use std::time::Duration;
+use strandline_client::{Error, Record};
+
+/// How one producer behaves.
+#[derive(Clone, Debug)]
+pub struct ProducerPlan {
+    pub bootstrap: String,
+    pub topic: String,
+    pub partitions: i32,
+    pub acks: Acks,
+    pub idempotent: bool,
+    /// Pause between two records.
+    pub pause: Duration,
+    pub value_bytes: usize,
+}
+
+/// The value of an attempt: its number, and as much of a pattern as wanted.
+pub fn value_of(attempt: Attempt, bytes: usize) -> Vec<u8> {
+    let mut value = format!("{:016x};", attempt.0).into_bytes();
+    while value.len() < bytes {
+        value.push(b'a' + (value.len() as u64).wrapping_mul(attempt.0 | 1) as u8 % 26);
+    }
+    value
+}
+
+/// The attempt that wrote this value, if it is one.
+pub fn attempt_of(value: &[u8]) -> Option<Attempt> {
+    let text = std::str::from_utf8(value.get(..16)?).ok()?;
+    let attempt = Attempt(u64::from_str_radix(text, 16).ok()?);
+    (value == value_of(attempt, value.len())).then_some(attempt)
+}
+
+/// What an error of the SDK says about the attempt.
+pub fn outcome_of<T>(error: &Error) -> Outcome<T> {
+    match error.may_have_happened() {
+        true => Outcome::Unknown(error.to_string()),
+        false => Outcome::Failed(error.to_string()),
+    }
+}
+
+pub async fn produce(world: ClientWorld, plan: ProducerPlan) {
+    let mut rng = world.seed.fork("producer").rng();
+    let client = world.sdk(&plan.bootstrap).build().expect("the plan's options are usable");
+    let acks = match plan.acks {
+        Acks::All => strandline_client::Acks::All,
+        Acks::Leader => strandline_client::Acks::Leader,
+        Acks::None => strandline_client::Acks::None,
+    };
+    let producer = client
+        .producer()
+        .acks(acks)
+        .idempotent(plan.idempotent)
+        .linger(Duration::from_millis(2))
+        .delivery_timeout(Duration::from_secs(20))
+        .build()
+        .expect("the plan's options are usable");
+    let session = world.recorder.new_session();
+    loop {
+        let attempt = world.recorder.new_attempt();
+        let partition = rng.random_range(0..plan.partitions);
+        let record =
+            Record::to(plan.topic.as_str()).partition(partition).value(value_of(attempt, plan.value_bytes));
+        let tp = Tp::new(plan.topic.as_str(), partition);
+        let (acks, idempotent) = (plan.acks, plan.idempotent);
+        world.recorder.record(&world.name, What::Send { session, attempt, tp, acks, idempotent });
+        let sent = producer.send(record).await;
+        let world_then = world.clone();
+        tokio::task::spawn_local(async move {
+            let outcome = match sent {
+                Ok(delivery) => match delivery.await {
+                    Ok(delivery) => Outcome::Acknowledged(delivery.offset),
+                    Err(error) => outcome_of(&error),
+                },
+                Err(error) => outcome_of(&error),
+            };
+            world_then.recorder.record(&world_then.name, What::Sent { session, attempt, outcome });
+        });
+        tokio::time::sleep(plan.pause.mul_f64(rng.random_range(0.2..1.8))).await;
+    }
+}
