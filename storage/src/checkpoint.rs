@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  1 note the journal's place, then each log (in its lock): record and files with unsynced bytes
-//!  2 sync those files, or the file system if they are many
+//!  2 sync those files, or the file system if they are many or if not all are known
 //!  3 write the checkpoint file, then its copy
 //!  4 only now: reuse journal files before the place, remove files that the logs dropped before the note
 //! ```
@@ -11,6 +11,10 @@
 //! File layout (`checkpoint`, `checkpoint.copy`), little-endian: magic "SLCHECK1", CRC-32C of the rest (4), postcard of
 //! [`Manifest`]. The copy is there because everything rests on this file; the one with the higher sequence
 //! is read, the other one is enough.
+//!
+//! The files with unsynced bytes are known as far as this process wrote them. What a process before it left in the
+//! page cache, and what recovery made of it (files cut and taken in, leftovers and wrong indexes removed), is made
+//! durable by the first checkpoint of each open, which syncs the whole file system.
 //!
 //! Invariants: while a checkpoint is the newest durable one, no byte that it lists is changed, no file that it
 //! lists is removed, no journal file from its place on is reused.
@@ -111,6 +115,8 @@ pub fn read(disk: &dyn Disk, root: &Path) -> io::Result<Found> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// The first one: what lies unsynced from before is not known.
+    Opening,
     Running,
     /// The last one: nothing is appended any more.
     Closing,
@@ -135,7 +141,9 @@ struct UnsyncedFile {
 #[derive(Default)]
 struct Unsynced {
     files: Vec<UnsyncedFile>,
+    /// Logs with new names in their directories.
     dirs: Vec<TopicPartition>,
+    /// And what else there may be.
     all: bool,
 }
 
@@ -177,7 +185,7 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Resul
     shared.checkpoint_begins();
     let place = shared.journal.place();
     let garbage = shared.take_garbage();
-    let mut unsynced = Unsynced::default();
+    let mut unsynced = Unsynced { all: kind == Kind::Opening, ..Default::default() };
     let (mut noted, mut records) = (Vec::new(), Vec::new());
     for log in shared.all_logs() {
         note(shared, kind, log, &mut noted, &mut records, &mut unsynced);
@@ -252,10 +260,21 @@ fn note(
 }
 
 fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
-    // The whole file system, always. Syncing only the files known to be dirty left out one that was not (a power
-    // loss after a recovery; the case is in tests/log_model.proptest-regressions), and here that loses data.
-    shared.disk.sync_filesystem(&shared.root)?;
-    for UnsyncedFile { tp, segment, drop } in unsynced.files.iter().filter(|file| !file.drop.is_empty()) {
+    let Unsynced { files, dirs, all } = unsynced;
+    if *all || files.len() + dirs.len() > shared.config.sync_files_max {
+        shared.disk.sync_filesystem(&shared.root)?;
+    } else {
+        for UnsyncedFile { tp, segment, .. } in files {
+            open_segment(shared, *tp, segment)?.sync_data()?;
+        }
+        for tp in dirs {
+            shared.disk.sync_dir(&log_dir(&shared.root, *tp))?;
+        }
+        if !dirs.is_empty() {
+            shared.disk.sync_dir(&shared.root.join(LOGS))?;
+        }
+    }
+    for UnsyncedFile { tp, segment, drop } in files.iter().filter(|file| !file.drop.is_empty()) {
         if let Ok(file) = open_segment(shared, *tp, segment) {
             file.advise_dont_need(drop.start, drop.end - drop.start);
         }
@@ -263,13 +282,14 @@ fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes what a log appended so far durable (`flush=interval`).
-pub fn sync_log(shared: &Shared, log: &PartitionLog) -> io::Result<()> {
+/// Makes what some logs appended so far durable (`flush=interval`).
+fn sync_logs(shared: &Shared, logs: &[Arc<PartitionLog>]) -> io::Result<()> {
     // Not while a checkpoint might believe that another sync has covered it already.
     let _sequence = shared.checkpointing.lock();
-    let tp = log.topic_partition();
     let mut unsynced = Unsynced::default();
-    unsynced.take(&mut log.lock(), tp);
+    for log in logs {
+        unsynced.take(&mut log.lock(), log.topic_partition());
+    }
     sync(shared, &unsynced)
 }
 
@@ -355,10 +375,7 @@ impl CheckpointWorker {
         if requests.intervals {
             (self.intervals, self.interval) = self.shared.interval_logs();
         }
-        for log in &self.intervals {
-            sync_log(&self.shared, log)?;
-        }
-        Ok(())
+        sync_logs(&self.shared, &self.intervals)
     }
 }
 

@@ -72,6 +72,9 @@ pub struct StoreConfig {
     pub reserved_bytes: u64,
     /// Segment files held open at once.
     pub open_files_max: usize,
+    /// A checkpoint syncs up to so many files and directories one by one; more by one sync of the whole file system,
+    /// which also waits for what others wrote there.
+    pub sync_files_max: usize,
     /// The state of a producer that wrote nothing for so long is forgotten (`producer.id.expiration.ms`).
     pub producer_id_expiration_ms: i64,
 }
@@ -87,6 +90,7 @@ impl StoreConfig {
             tail_cache_bytes: 24 << 20,
             reserved_bytes: 512 << 20,
             open_files_max: 512,
+            sync_files_max: 64,
             producer_id_expiration_ms: 86_400_000,
         }
     }

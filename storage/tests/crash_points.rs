@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::{DiskCrashed, Modelled, Node};
-use strandline_storage::disk::SimDisk;
+use common::{DiskCrashed, Modelled, NOW, Node, batch, check_consistent, log_config, tp};
+use strandline_record::{LeaderEpoch, Offset};
+use strandline_storage::disk::sim::Unsynced;
+use strandline_storage::disk::{Disk, OpenMode, SimDisk};
 
 type Script = fn(&mut Modelled) -> Result<(), DiskCrashed>;
 
@@ -159,4 +161,84 @@ fn a_crash_anywhere_in_moving_the_log_start_and_starting_over_leaves_the_old_or_
 #[test]
 fn a_crash_anywhere_in_deleting_and_creating_leaves_the_old_or_the_new_state() {
     sweep(delete_and_create);
+}
+
+/// Makes the one index on the disk durable, and no segment.
+fn sync_the_index(disk: &SimDisk) {
+    let indexes: Vec<_> =
+        disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "index")).collect();
+    let [(index, _)] = &indexes[..] else { panic!("one index is there: {indexes:?}") };
+    disk.open(index, OpenMode::Read).unwrap().sync_data().unwrap();
+    let dir = index.parent().unwrap();
+    disk.sync_dir(dir).unwrap();
+    disk.sync_dir(dir.parent().unwrap()).unwrap();
+}
+
+/// A disk on which a power loss took away the end of a segment and left the index that went further.
+fn with_an_index_beyond_its_segment() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    let append = |id, size| node.log(0).append_as_leader(&batch(id, 1, size), LeaderEpoch(1), NOW).unwrap();
+    append(1, 100);
+    node.checkpoint();
+    append(2, 900);
+    // Closes the segment and writes its index.
+    append(3, 2900);
+    sync_the_index(&disk);
+    disk.power_loss_with(Unsynced::Lost);
+    disk
+}
+
+#[test]
+fn an_index_of_lost_bytes_never_comes_back_to_those_that_are_written_in_their_place() {
+    let disk = with_an_index_beyond_its_segment();
+    let probe = disk.fork(1);
+    let before = probe.op_count();
+    drop(Node::open(&probe));
+    let operations = probe.op_count() - before;
+    // The recovery runs through, or dies anywhere (its process, not the machine) and another one follows.
+    for crash_at in 0..=operations {
+        let disk = disk.fork(crash_at);
+        if crash_at < operations {
+            disk.set_crash_at_op(disk.op_count() + crash_at);
+            drop(Node::try_open(&disk));
+            assert!(disk.is_crashed(), "the recovery reaches {crash_at}");
+            disk.crash();
+        }
+        let node = Node::open(&disk);
+        assert_eq!(check_consistent(&node.log(0)).end, 1);
+        // A record and some bytes more than what was lost: the old index fits into the segment, not to its batches.
+        node.log(0).append_as_leader(&batch(4, 2, 901), LeaderEpoch(1), NOW).unwrap();
+        node.checkpoint();
+        disk.power_loss_with(Unsynced::Lost);
+        let node = Node::open(&disk);
+        let log = node.store.open_log(tp(0), &log_config()).unwrap();
+        assert_eq!(check_consistent(&log).end, 3, "crash at {crash_at}");
+        let appended = log.append_as_leader(&batch(5, 1, 10), LeaderEpoch(1), NOW);
+        assert_eq!(appended.expect("nothing is damaged").base_offset, Offset(3), "crash at {crash_at}");
+    }
+}
+
+#[test]
+fn an_index_whose_log_was_lost_is_not_taken_for_one_of_the_next_log_of_that_name() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    node.log(0).append_as_leader(&batch(1, 1, 900), LeaderEpoch(1), NOW).unwrap();
+    // Closes the segment and writes its index.
+    node.log(0).append_as_leader(&batch(2, 1, 2900), LeaderEpoch(1), NOW).unwrap();
+    sync_the_index(&disk);
+    disk.power_loss_with(Unsynced::Lost);
+    for (path, _) in disk.files() {
+        if path.extension().is_some_and(|extension| extension == "log") {
+            // Names survive independently of one another.
+            disk.remove_file(&path).unwrap();
+        }
+    }
+    let node = Node::open(&disk);
+    assert_eq!(node.report.unknown, Vec::<String>::new());
+    node.log(0).append_as_leader(&batch(3, 2, 901), LeaderEpoch(1), NOW).unwrap();
+    node.checkpoint();
+    let node = Node::open(&node.kill());
+    let appended = node.log(0).append_as_leader(&batch(4, 1, 10), LeaderEpoch(1), NOW);
+    assert_eq!(appended.expect("nothing is damaged").base_offset, Offset(2));
 }

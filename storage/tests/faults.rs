@@ -6,7 +6,7 @@ use common::*;
 use std::sync::Arc;
 use strandline_record::{LeaderEpoch, Offset};
 use strandline_storage::disk::SimDisk;
-use strandline_storage::disk::sim::{SimFault, SimOp};
+use strandline_storage::disk::sim::{SimFault, SimOp, Unsynced};
 use strandline_storage::{AppendError, DiskState, FlushMode, LogConfig, Store};
 
 fn append(node: &Node, log: i32, id: u64, size: usize) -> Result<Offset, AppendError> {
@@ -38,15 +38,34 @@ fn a_failed_sync_of_the_journal_is_fatal_never_retried_and_acknowledges_nothing(
 
 #[test]
 fn a_failed_sync_of_a_segment_is_fatal() {
+    for fault in [SimFault::eio(SimOp::Sync).on(".log"), SimFault::eio(SimOp::SyncDir).on("logs")] {
+        let disk = SimDisk::new(1);
+        let node = Node::open(&disk);
+        append(&node, 0, 1, 10).unwrap();
+        node.run();
+        disk.inject(fault);
+        checkpoint_fails(node);
+        assert_eq!(disk.faults_hit(), 1);
+    }
+}
+
+#[test]
+fn a_failed_sync_of_the_file_system_is_fatal() {
     let disk = SimDisk::new(1);
     let node = Node::open(&disk);
-    append(&node, 0, 1, 10).unwrap();
+    for log in 0..5 {
+        append(&node, log, 1, 10).unwrap();
+    }
     node.run();
     disk.inject(SimFault::eio(SimOp::SyncFilesystem));
+    checkpoint_fails(node);
+    assert_eq!(disk.faults_hit(), 1);
+}
+
+fn checkpoint_fails(node: Node) {
     node.store.request_checkpoint();
     assert!(node.host.run_all().is_err());
     assert!(node.store.is_failed());
-    assert_eq!(disk.faults_hit(), 1);
     let node = Node::open(&node.power_loss());
     assert_eq!(check_consistent(&node.log(0)).end, 1, "the journal still has it");
 }
@@ -207,17 +226,38 @@ fn without_flush_ack_appends_are_flushed_at_once_and_survive_the_death_of_the_pr
 }
 
 #[test]
-fn an_interval_syncs_what_was_appended_before() {
-    let disk = SimDisk::new(1);
-    let node = Node::open(&disk);
-    let log = os_log(&node.store, FlushMode::Interval(std::time::Duration::from_millis(50)));
-    node.checkpoint();
-    for id in 0..5 {
-        log.append_as_leader(&batch(id, 1, 900), LeaderEpoch(1), NOW).unwrap();
+fn an_interval_syncs_what_was_appended_before_each_file_or_all_at_once() {
+    for (logs, (syncs, filesystem_syncs)) in [(1, (1, 0)), (4, (4, 0)), (5, (0, 1))] {
+        let disk = SimDisk::new(1);
+        let node = Node::open(&disk);
+        let logs: Vec<_> = (0..logs).map(|n| interval_log(&node.store, n)).collect();
+        let append = |id| {
+            for log in &logs {
+                log.append_as_leader(&batch(id, 1, 90), LeaderEpoch(1), NOW).unwrap();
+            }
+        };
+        append(1);
+        node.checkpoint();
+        append(2);
+        let before = disk.counters();
+        node.host.pass_period().unwrap();
+        let after = disk.counters();
+        assert_eq!(after.syncs - before.syncs, syncs);
+        assert_eq!(after.filesystem_syncs - before.filesystem_syncs, filesystem_syncs);
+        node.host.pass_period().unwrap();
+        let idle = disk.counters();
+        assert_eq!((idle.syncs, idle.filesystem_syncs), (after.syncs, after.filesystem_syncs));
+        disk.power_loss_with(Unsynced::Lost);
+        let reopened = Node::open(&disk);
+        for n in 0..logs.len() {
+            assert_eq!(check_consistent(&interval_log(&reopened.store, n as i32)).end, 2);
+        }
     }
-    node.host.pass_period().unwrap();
-    let node = Node::open(&node.power_loss());
-    assert_eq!(check_consistent(&os_log(&node.store, FlushMode::Os)).end, 5);
+}
+
+fn interval_log(store: &Arc<Store>, n: i32) -> Arc<strandline_storage::PartitionLog> {
+    let flush = FlushMode::Interval(std::time::Duration::from_millis(50));
+    store.open_log(tp(n), &LogConfig { flush, ..log_config() }).unwrap()
 }
 
 #[test]

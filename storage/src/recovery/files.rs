@@ -40,21 +40,18 @@ impl Replay<'_> {
         }
     }
 
-    /// Removes what a file holds beyond the segment, durably with the next checkpoint: what was dropped once must
-    /// not come back.
+    /// Removes what a file holds beyond the segment.
     pub(super) fn cut_file(
         &self,
         tp: TopicPartition,
         segment: &Segment,
         files: &mut Files,
-        inner: &mut Inner,
     ) -> io::Result<()> {
         if let Some((_, len)) = files.segments.get_mut(&segment.number)
             && *len > segment.bytes
         {
             open_segment(self.shared, tp, segment)?.set_len(segment.bytes)?;
             *len = segment.bytes;
-            inner.dirty.insert(segment.number);
         }
         Ok(())
     }
@@ -192,7 +189,6 @@ impl Replay<'_> {
                     inner.close_active(self.shared, tp);
                     inner.segments.push_back(Segment::new(*base, next, self.now_ms));
                     inner.next_number = next + 1;
-                    inner.new_names = true;
                     inner.dir_exists = true;
                 }
                 _ => return Ok(()),

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Until the new checkpoint is durable nothing that the old one or the journal holds is changed: a crash during
-//! recovery finds the same again.
+//! recovery finds the same again. All that recovery does to the files, and whatever the process before it left
+//! unsynced, is durable before the new checkpoint is: what was dropped once must not come back. A segment that is
+//! written anew under the number of a lost one would else meet the old one's index.
 //!
 //! Which logs an unreadable group has hit is told by the chain that each log's entries form: a log whose next
 //! entry names the one that was applied last was not in the group. All others are marked as damaged from
@@ -228,7 +230,7 @@ pub(crate) fn open(
     report.created = created;
     report.clean &= !created;
     report.damaged_checkpoints = damaged_checkpoints;
-    if !checkpoint::run(&shared, Kind::Running).map_err(failed(root))? {
+    if !checkpoint::run(&shared, Kind::Opening).map_err(failed(root))? {
         let source = io::Error::new(io::ErrorKind::StorageFull, "no space for a checkpoint");
         return Err(OpenError::Io { path: root.to_owned(), source });
     }

@@ -129,6 +129,11 @@ impl Replay<'_> {
                 self.shared.discard(Garbage::Log { tp: *tp });
             } else if !files.segments.is_empty() {
                 unknown.insert(log_dir_name(*tp));
+            } else {
+                // Of segments that were lost: the next log of that name must not find them beside its own.
+                for (number, base) in &files.indexes {
+                    self.remove(*tp, &index_name(*base, *number))?;
+                }
             }
         }
         self.report.unknown = unknown.iter().cloned().collect();
@@ -188,8 +193,6 @@ impl Replay<'_> {
         for number in stray {
             if let Some((base, _)) = files.segments.remove(&number) {
                 self.remove(tp, &segment_name(base, number))?;
-                // The removal must be durable before the checkpoint is: later ones might take the file in.
-                log.lock().new_names = true;
             }
         }
         let active = segments.last().filter(|last| !last.closed);
@@ -205,7 +208,7 @@ impl Replay<'_> {
             }
         }
         if let (false, Some(active)) = (adopts, active) {
-            self.cut_file(tp, active, &mut files, &mut log.lock())?;
+            self.cut_file(tp, active, &mut files)?;
         }
         self.logs.insert(tp, Recovering { log, files, adopts, broken, uncertain: false, buffer: Vec::new() });
         Ok(())
@@ -253,7 +256,6 @@ impl Replay<'_> {
         // There is one if its deletion was in a group that was lost.
         self.delete(tp)?;
         let files = self.dirs.remove(&tp).unwrap_or_default();
-        let removed = !files.segments.is_empty();
         for (number, (base, _)) in files.segments {
             // Of an earlier log of that name, or written anew from the journal.
             self.remove(tp, &segment_name(base, number))?;
@@ -273,7 +275,6 @@ impl Replay<'_> {
             journaled: true,
         };
         let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
-        log.lock().new_names = removed;
         let new = Recovering {
             log,
             files: Files::default(),
@@ -403,7 +404,7 @@ impl Replay<'_> {
             lower(&mut inner.damaged, end);
             tracing::error!(log = %tp, from = %inner.damaged.unwrap_or(end), "the log may miss records: it is to be repaired");
         } else if let (true, Some(active)) = (log.adopts, inner.active().copied()) {
-            self.cut_file(tp, &active, &mut log.files, inner)?;
+            self.cut_file(tp, &active, &mut log.files)?;
         }
         for (number, (base, _)) in &log.files.segments {
             inner.next_number = inner.next_number.max(number + 1);

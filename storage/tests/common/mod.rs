@@ -30,6 +30,7 @@ pub fn store_config() -> StoreConfig {
         tail_cache_bytes: 8 << 10,
         reserved_bytes: 64 << 10,
         open_files_max: 8,
+        sync_files_max: 4,
         ..StoreConfig::new(BrokerId(1), Uuid::from_u128(77))
     }
 }
