@@ -5,12 +5,15 @@
 compile_error!("build with --cfg tokio_unstable (see .cargo/config.toml): turmoil seeds tokio through it");
 
 pub mod clock;
+pub mod draw;
 pub mod env;
+pub mod faults;
 pub mod history;
 pub mod invariants;
 pub mod life;
 pub mod net;
 pub mod observe;
+pub mod run;
 pub mod seeds;
 pub mod trace;
 pub mod workers;

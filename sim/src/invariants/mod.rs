@@ -49,3 +49,8 @@ pub trait Invariant {
         Ok(())
     }
 }
+
+/// Every invariant that a run is checked against.
+pub fn all() -> Vec<Box<dyn Invariant>> {
+    Vec::new()
+}

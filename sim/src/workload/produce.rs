@@ -1,10 +1,12 @@
 //! A producer that sends numbered records and puts on record what it was told of each.
 
+use super::{Bell, outcome_of};
 use crate::history::{Acks, Attempt, Outcome, Tp, What};
 use crate::world::ClientWorld;
+use bytes::Bytes;
 use rand::RngExt;
 use std::time::Duration;
-use strandline_client::{Error, Record};
+use strandline_client::{Compression, Record};
 
 /// How one producer behaves.
 #[derive(Clone, Debug)]
@@ -14,7 +16,8 @@ pub struct ProducerPlan {
     pub partitions: i32,
     pub acks: Acks,
     pub idempotent: bool,
-    /// Pause between two records.
+    pub compression: Compression,
+    /// Mean pause between two records.
     pub pause: Duration,
     pub value_bytes: usize,
 }
@@ -23,7 +26,7 @@ pub struct ProducerPlan {
 pub fn value_of(attempt: Attempt, bytes: usize) -> Vec<u8> {
     let mut value = format!("{:016x};", attempt.0).into_bytes();
     while value.len() < bytes {
-        value.push(b'a' + (value.len() as u64).wrapping_mul(attempt.0 | 1) as u8 % 26);
+        value.push(b'a' + ((value.len() as u64).wrapping_mul(attempt.0 | 1) % 26) as u8);
     }
     value
 }
@@ -35,15 +38,7 @@ pub fn attempt_of(value: &[u8]) -> Option<Attempt> {
     (value == value_of(attempt, value.len())).then_some(attempt)
 }
 
-/// What an error of the SDK says about the attempt.
-pub fn outcome_of<T>(error: &Error) -> Outcome<T> {
-    match error.may_have_happened() {
-        true => Outcome::Unknown(error.to_string()),
-        false => Outcome::Failed(error.to_string()),
-    }
-}
-
-pub async fn produce(world: ClientWorld, plan: ProducerPlan) {
+pub async fn produce(world: ClientWorld, plan: ProducerPlan, bell: Bell) {
     let mut rng = world.seed.fork("producer").rng();
     let client = world.sdk(&plan.bootstrap).build().expect("the plan's options are usable");
     let acks = match plan.acks {
@@ -55,21 +50,27 @@ pub async fn produce(world: ClientWorld, plan: ProducerPlan) {
         .producer()
         .acks(acks)
         .idempotent(plan.idempotent)
-        .linger(Duration::from_millis(2))
+        .compression(plan.compression)
+        .linger(Duration::from_millis(rng.random_range(0..10)))
         .delivery_timeout(Duration::from_secs(20))
         .build()
         .expect("the plan's options are usable");
     let session = world.recorder.new_session();
-    loop {
+    let mut partition = 0;
+    while !bell.has_rung() {
         let attempt = world.recorder.new_attempt();
-        let partition = rng.random_range(0..plan.partitions);
-        let record =
-            Record::to(plan.topic.as_str()).partition(partition).value(value_of(attempt, plan.value_bytes));
+        // Runs of one partition make batches of several records.
+        if rng.random_bool(0.3) {
+            partition = rng.random_range(0..plan.partitions);
+        }
+        let key = Bytes::from(format!("key-{}", rng.random_range(0..20)));
+        let value = value_of(attempt, rng.random_range(18..=plan.value_bytes.max(18)));
+        let record = Record::to(plan.topic.as_str()).partition(partition).key(key).value(value);
         let tp = Tp::new(plan.topic.as_str(), partition);
         let (acks, idempotent) = (plan.acks, plan.idempotent);
         world.recorder.record(&world.name, What::Send { session, attempt, tp, acks, idempotent });
         let sent = producer.send(record).await;
-        let world_then = world.clone();
+        let (world_then, bell_then) = (world.clone(), bell.clone());
         tokio::task::spawn_local(async move {
             let outcome = match sent {
                 Ok(delivery) => match delivery.await {
@@ -79,7 +80,13 @@ pub async fn produce(world: ClientWorld, plan: ProducerPlan) {
                 Err(error) => outcome_of(&error),
             };
             world_then.recorder.record(&world_then.name, What::Sent { session, attempt, outcome });
+            drop(bell_then);
         });
-        tokio::time::sleep(plan.pause.mul_f64(rng.random_range(0.2..1.8))).await;
+        tokio::time::sleep(plan.pause.mul_f64(rng.random_range(0.0..2.0))).await;
     }
+    // Everything under way ends within the delivery time-out.
+    if let Err(error) = producer.close().await {
+        world.recorder.note(&world.name, format_args!("close: {error}"));
+    }
+    world.recorder.record(&world.name, What::Gone { session });
 }

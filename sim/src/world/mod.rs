@@ -115,6 +115,8 @@ pub struct World {
     nodes: BTreeMap<u64, NodeHost>,
     clients: BTreeMap<Arc<str>, ClientHost>,
     views: BTreeMap<u64, NodeView>,
+    /// Judged, and not taken yet by whoever counts or draws them.
+    judged: Vec<Event>,
     invariants: Vec<Box<dyn Invariant>>,
     now_us: u64,
 }
@@ -149,6 +151,7 @@ impl World {
             nodes: BTreeMap::new(),
             clients: BTreeMap::new(),
             views: BTreeMap::new(),
+            judged: Vec::new(),
             invariants,
             now_us: 0,
         }
@@ -226,12 +229,19 @@ impl World {
             invariant.observe(&seen).map_err(Failure::Safety)?;
         }
         let events = std::mem::take(&mut *self.recorder.events.lock());
+        let mut check = Ok(());
         for event in &events {
             for invariant in &mut self.invariants {
-                invariant.event(event).map_err(Failure::Safety)?;
+                check = check.and_then(|()| invariant.event(event).map_err(Failure::Safety));
             }
         }
-        Ok(())
+        self.judged.extend(events);
+        check
+    }
+
+    /// What clients put on record since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.judged)
     }
 
     /// Processes that ended themselves in this step are gone before the next.
@@ -377,6 +387,11 @@ impl World {
         self.clients.get(name).unwrap_or_else(|| panic!("there is no client {name}"))
     }
 
+    /// Whether its code has not come to its end; `false` too while it is dead.
+    pub fn client_is_running(&mut self, name: &str) -> bool {
+        self.sim.is_host_running(name)
+    }
+
     /// The client's process dies.
     pub fn crash_client(&mut self, name: &str) {
         self.clients.get_mut(name).expect("a client that was added").end_life();
@@ -420,16 +435,13 @@ impl World {
         self.trace.note(one, format_args!("and {other} hear each other again"));
     }
 
-    /// Every message between the two takes this long.
-    pub fn slow_link(&mut self, one: &str, other: &str, latency: Duration) {
-        self.sim.set_link_latency(one, other, latency);
-        self.trace.note(one, format_args!("and {other}: every message takes {latency:?}"));
-    }
-
-    /// The share of messages between the two that is lost, each with its connection.
-    pub fn lossy_link(&mut self, one: &str, other: &str, rate: f64) {
-        self.sim.set_link_fail_rate(one, other, rate);
-        self.trace.note(one, format_args!("and {other}: {rate} of the messages are lost"));
+    /// Messages between the two take from `shortest` to `longest`, and this share of them is lost, each with its
+    /// connection.
+    pub fn set_link(&mut self, one: &str, other: &str, shortest: Duration, longest: Duration, loss: f64) {
+        self.sim.set_link_latency(one, other, shortest);
+        self.sim.set_link_max_message_latency(one, other, longest);
+        self.sim.set_link_fail_rate(one, other, loss);
+        self.trace.note(one, format_args!("and {other}: {shortest:?} to {longest:?}, {loss} lost"));
     }
 }
 

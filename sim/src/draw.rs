@@ -1,0 +1,179 @@
+//! Who takes part in a run: nodes, topics and clients, drawn from the seed.
+
+use crate::history::{Acks, TopicFacts};
+use crate::run::Limits;
+use crate::seeds::Seed;
+use crate::workload::group::MemberPlan;
+use crate::workload::offsets::WatcherPlan;
+use crate::workload::produce::ProducerPlan;
+use crate::world::PEER_PORT;
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use strandline_client::{Assignor, Compression};
+use strandline_node::config::{FormCluster, HostPort, NodeConfig};
+use strandline_record::BrokerId;
+
+#[derive(Clone, Debug)]
+pub struct Cast {
+    pub nodes: usize,
+    pub topics: Vec<TopicPlan>,
+    pub readers: usize,
+    producers: usize,
+    members: usize,
+    static_members: bool,
+    assignor: Assignor,
+    seed: Seed,
+}
+
+#[derive(Clone, Debug)]
+pub struct TopicPlan {
+    pub name: String,
+    pub facts: TopicFacts,
+    /// As they are sent with the creation.
+    pub configs: Vec<(String, String)>,
+}
+
+pub fn draw_cast(seed: Seed, limits: Limits) -> Cast {
+    let mut rng = seed.rng();
+    let nodes = *[3, 3, 3, 4, 5, 5, 7].choose(&mut rng).expect("it is not empty");
+    let nodes = nodes.min(limits.nodes.max(1));
+    let (producers, readers, members) =
+        (rng.random_range(1..=3), rng.random_range(1..=2), rng.random_range(1..=4));
+    let static_members = rng.random_bool(0.3);
+    let assignor = *[Assignor::Range, Assignor::RoundRobin, Assignor::CooperativeSticky]
+        .choose(&mut rng)
+        .expect("it is not empty");
+    let replication = 3.min(nodes);
+    let plain = TopicPlan {
+        name: "events".to_owned(),
+        facts: TopicFacts {
+            partitions: rng.random_range(2..=4),
+            replication,
+            min_insync: 2.min(replication),
+            flush_ack: true,
+            retention: false,
+            unclean_elections: false,
+        },
+        configs: vec![("segment.bytes".to_owned(), "65536".to_owned())],
+    };
+    let mut topics = vec![plain.clone()];
+    // A second topic whose rules differ: other flush modes, short retention.
+    if rng.random_bool(0.5) {
+        let mut facts = TopicFacts { partitions: 2, ..plain.facts };
+        let mut configs = plain.configs.clone();
+        match rng.random_range(0..3) {
+            0 => {
+                facts.retention = true;
+                configs.push(("retention.bytes".to_owned(), "131072".to_owned()));
+            }
+            1 => {
+                facts.flush_ack = false;
+                configs.push(("flush".to_owned(), "interval".to_owned()));
+            }
+            _ => {
+                facts.min_insync = 1;
+                configs.push(("min.insync.replicas".to_owned(), "1".to_owned()));
+            }
+        }
+        topics.push(TopicPlan { name: "others".to_owned(), facts, configs });
+    }
+    Cast {
+        nodes,
+        topics,
+        readers: readers.min(limits.clients),
+        producers: producers.min(limits.clients),
+        members: members.min(limits.clients),
+        static_members,
+        assignor,
+        seed,
+    }
+}
+
+impl Cast {
+    /// The first three form the cluster; the others join.
+    pub fn node_configs(&self) -> Vec<NodeConfig> {
+        let peer = |id: u64| HostPort::new(format!("node-{id}"), PEER_PORT);
+        let founders = (self.nodes as u64).min(3);
+        let members: BTreeMap<BrokerId, HostPort> =
+            (1..=founders).map(|id| (BrokerId(id), peer(id))).collect();
+        let mut rng = self.seed.fork("nodes").rng();
+        (1..=self.nodes as u64)
+            .map(|id| {
+                let mut config = NodeConfig::new(BrokerId(id), "/data");
+                match id <= founders {
+                    true => config.form_cluster = Some(FormCluster(members.clone())),
+                    false => config.join = (1..=founders).map(peer).collect(),
+                }
+                config.journal_file_bytes = 4 << 20;
+                config.disk_reserved_bytes = 16 << 20;
+                config.scrub_bytes_per_second = 1 << rng.random_range(16..24);
+                config
+            })
+            .collect()
+    }
+
+    pub fn topic_sizes(&self) -> Vec<(String, i32)> {
+        self.topics.iter().map(|topic| (topic.name.clone(), topic.facts.partitions)).collect()
+    }
+
+    pub fn producers(&self, bootstrap: &str) -> Vec<(String, ProducerPlan)> {
+        let mut rng = self.seed.fork("producers").rng();
+        (0..self.producers)
+            .map(|number| {
+                let topic = self.topics.choose(&mut rng).expect("there is a topic");
+                let acks = match rng.random_range(0..10) {
+                    0 => Acks::Leader,
+                    1 => Acks::None,
+                    _ => Acks::All,
+                };
+                let plan = ProducerPlan {
+                    bootstrap: bootstrap.to_owned(),
+                    // The first one always writes to the topic with the strictest promise.
+                    topic: if number == 0 { self.topics[0].name.clone() } else { topic.name.clone() },
+                    partitions: if number == 0 {
+                        self.topics[0].facts.partitions
+                    } else {
+                        topic.facts.partitions
+                    },
+                    acks: if number == 0 { Acks::All } else { acks },
+                    idempotent: acks == Acks::All && rng.random_bool(0.8),
+                    compression: *[Compression::None, Compression::Lz4, Compression::Zstd]
+                        .choose(&mut rng)
+                        .expect("it is not empty"),
+                    pause: Duration::from_millis(rng.random_range(5..60)),
+                    value_bytes: rng.random_range(20..800),
+                };
+                (format!("producer-{number}"), plan)
+            })
+            .collect()
+    }
+
+    pub fn members(&self, bootstrap: &str) -> Vec<(String, MemberPlan)> {
+        let mut rng = self.seed.fork("members").rng();
+        (0..self.members)
+            .map(|number| {
+                let plan = MemberPlan {
+                    bootstrap: bootstrap.to_owned(),
+                    group: "workers".to_owned(),
+                    topics: self.topics.iter().map(|topic| topic.name.clone()).collect(),
+                    assignor: self.assignor,
+                    instance_id: self.static_members.then(|| format!("static-{number}")),
+                    session_timeout: Duration::from_secs(6),
+                    work: Duration::from_millis(rng.random_range(1..200)),
+                };
+                (format!("member-{number}"), plan)
+            })
+            .collect()
+    }
+
+    pub fn watcher(&self, bootstrap: &str) -> WatcherPlan {
+        WatcherPlan {
+            bootstrap: bootstrap.to_owned(),
+            groups: vec!["workers".to_owned()],
+            topics: self.topic_sizes(),
+            deletes_from: self.topics.iter().skip(1).map(|t| (t.name.clone(), t.facts.partitions)).collect(),
+        }
+    }
+}
