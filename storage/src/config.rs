@@ -90,7 +90,7 @@ impl StoreConfig {
             tail_cache_bytes: 24 << 20,
             reserved_bytes: 512 << 20,
             open_files_max: 512,
-            sync_files_max: 64,
+            sync_files_max: 16,
             producer_id_expiration_ms: 86_400_000,
         }
     }

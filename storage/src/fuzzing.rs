@@ -12,7 +12,7 @@
 
 use crate::checkpoint::Manifest;
 use crate::config::{LogConfig, StoreConfig};
-use crate::disk::{Disk, SimDisk};
+use crate::disk::{BlockBuffer, Disk, SimDisk};
 use crate::journal::{Entry, Op, format};
 use crate::log::LogRecord;
 use crate::meta::Meta;
@@ -131,15 +131,7 @@ fn made_up_group(numbers: &mut Numbers, number: u64) -> Vec<u8> {
             Entry { seq, prev, tp, op }
         })
         .collect();
-    let mut group = Vec::new();
-    format::encode_group(&mut group, DIRECTORY, generation, number, entries.iter());
-    for entry in &entries {
-        if let Op::Append { bytes, .. } = &entry.op {
-            group.extend_from_slice(bytes);
-        }
-    }
-    group.resize(group.len().next_multiple_of(format::BLOCK), 0);
-    group
+    format::encode_group(&mut BlockBuffer::default(), DIRECTORY, generation, number, entries.iter()).to_vec()
 }
 
 /// Lays files of these bytes on a disk and opens it: an error or a store that can be used, never a panic.

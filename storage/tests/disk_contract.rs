@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use strandline_storage::disk::{Disk, DiskFile, OpenMode, RealDisk, SimDisk, TEMPORARY_SUFFIX};
+use strandline_storage::disk::{
+    BLOCK, BlockBuffer, Disk, DiskFile, OpenMode, RealDisk, SimDisk, TEMPORARY_SUFFIX,
+};
 
 /// Runs each function as a test on each disk, with an empty directory.
 macro_rules! contract {
@@ -31,6 +33,8 @@ contract! {
     a_file_is_opened_as_its_mode_says,
     bytes_are_read_where_they_were_written,
     more_buffers_than_one_system_call_takes_are_written_in_order,
+    blocks_that_are_written_directly_are_read_through_another_handle,
+    what_is_no_whole_block_is_not_written_directly,
     reads_end_at_the_end_of_the_file,
     a_file_that_is_cut_and_extended_reads_as_zeros_there,
     a_handle_for_reading_refuses_to_change_the_file,
@@ -116,6 +120,40 @@ fn more_buffers_than_one_system_call_takes_are_written_in_order(disk: &dyn Disk,
     let bufs: Vec<IoSlice<'_>> = numbers.iter().map(|number| IoSlice::new(number)).collect();
     file.write_all_at(&bufs, 7).unwrap();
     assert_eq!(content(&*file)[7..], numbers.concat());
+}
+
+fn blocks_that_are_written_directly_are_read_through_another_handle(disk: &dyn Disk, dir: &Path) {
+    let path = dir.join("blocks");
+    let through_the_cache = disk.open(&path, OpenMode::ReadWriteCreate).unwrap();
+    write(&*through_the_cache, &[1; 5 * BLOCK], 0);
+    let mut expected = content(&*through_the_cache);
+    let direct = disk.open_direct(&path, OpenMode::ReadWrite).unwrap();
+    let mut buffer = BlockBuffer::default();
+    // Over what is there, at its end, and behind a gap.
+    for (n, block) in [(2u8, 1), (3, 4), (4, 9)] {
+        let bytes = buffer.bytes(2 * BLOCK);
+        bytes.fill(n);
+        write(&*direct, bytes, (block * BLOCK) as u64);
+        expected.resize(expected.len().max((block + 2) * BLOCK), 0);
+        expected[block * BLOCK..][..2 * BLOCK].fill(n);
+        assert!(content(&*through_the_cache) == expected);
+    }
+    direct.sync_data().unwrap();
+    assert!(content(&*disk.open(&path, OpenMode::Read).unwrap()) == expected);
+    let missing = disk.open_direct(&dir.join("missing"), OpenMode::ReadWrite).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+fn what_is_no_whole_block_is_not_written_directly(disk: &dyn Disk, dir: &Path) {
+    let file = disk.open_direct(&dir.join("blocks"), OpenMode::ReadWriteCreate).unwrap();
+    let mut buffer = BlockBuffer::default();
+    let bytes = buffer.bytes(2 * BLOCK);
+    for (from, to, offset) in [(0, 100, 0), (0, BLOCK, 100), (512, 512 + BLOCK, 0)] {
+        let bytes = &bytes[from..to];
+        let written = std::panic::AssertUnwindSafe(|| file.write_all_at(&[IoSlice::new(bytes)], offset));
+        assert!(std::panic::catch_unwind(written).is_err(), "{from}..{to} at {offset}");
+    }
+    assert_eq!(file.len().unwrap(), 0);
 }
 
 fn reads_end_at_the_end_of_the_file(disk: &dyn Disk, dir: &Path) {

@@ -10,6 +10,7 @@
 //!   and treat it as fatal (fsyncgate);
 //! * all calls are blocking and may be called from several threads.
 
+mod block_buffer;
 mod failure;
 mod real;
 pub mod sim;
@@ -18,8 +19,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use block_buffer::BlockBuffer;
 pub use real::RealDisk;
 pub use sim::SimDisk;
+
+/// What is written through [`Disk::open_direct`] is a multiple of this, at a multiple of this, in the file as in
+/// memory: no device has larger blocks.
+pub const BLOCK: usize = 4096;
 
 /// What [`Disk::write_file_atomically`] appends to a file's name to get its temporary one. A file of such a
 /// name that is found at a start is the remainder of a crash: it may be removed, never read.
@@ -41,6 +47,11 @@ pub enum OpenMode {
 /// A file system, or the simulation of one.
 pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// For writing whole [`BLOCK`]s past the page cache, where the file system can: costs less for bytes that are not
+    /// read again. Durable after a sync like any other; to be read through another handle.
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, mode)
+    }
     /// Whole content of a small file. `NotFound` when missing; `InvalidData` when longer than `max_bytes`.
     fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
     /// All or nothing replacement of a small file: temporary file (name + [`TEMPORARY_SUFFIX`]), write, sync,
@@ -124,6 +135,13 @@ fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> 
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     })
+}
+
+/// What [`Disk::open_direct`] asks of a write.
+fn assert_blocks(bufs: &[io::IoSlice<'_>], offset: u64) {
+    let whole =
+        bufs.iter().all(|buf| buf.as_ptr().addr().is_multiple_of(BLOCK) && buf.len().is_multiple_of(BLOCK));
+    assert!(whole && offset.is_multiple_of(BLOCK as u64), "whole blocks are written directly");
 }
 
 /// The bound of [`Disk::read_file`], checked before anything is allocated.

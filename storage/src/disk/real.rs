@@ -1,14 +1,15 @@
 //! The real file system. Linux: `pwritev`, `fdatasync`, `syncfs`, `fallocate`, `posix_fadvise`,
-//! `sync_file_range`, `flock`.
+//! `sync_file_range`, `flock`, `O_DIRECT`.
 
 use super::failure::failed;
-use super::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, check_small, replace_file};
+use super::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, assert_blocks, check_small, replace_file};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Buffers that one `pwritev` takes.
 const IOV_MAX: usize = 1024;
@@ -41,25 +42,45 @@ fn open_with(options: &OpenOptions, path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+fn options(mode: OpenMode) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => &mut options,
+        OpenMode::ReadWrite => options.write(true),
+        OpenMode::ReadWriteCreate => options.write(true).create(true).truncate(false),
+        OpenMode::CreateNew => options.write(true).create_new(true),
+    };
+    options
+}
+
+fn open_file(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    let file = open_with(options, path).map_err(|e| failed("open", path, e))?;
+    if file.metadata().map_err(|e| failed("stat", path, e))?.is_dir() {
+        return Err(failed("open", path, io::ErrorKind::IsADirectory));
+    }
+    Ok(file)
+}
+
 fn open_directory(path: &Path) -> io::Result<File> {
     open_with(OpenOptions::new().read(true), path)
 }
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        match mode {
-            OpenMode::Read => &mut options,
-            OpenMode::ReadWrite => options.write(true),
-            OpenMode::ReadWriteCreate => options.write(true).create(true).truncate(false),
-            OpenMode::CreateNew => options.write(true).create_new(true),
-        };
-        let file = open_with(&options, path).map_err(|e| failed("open", path, e))?;
-        if file.metadata().map_err(|e| failed("stat", path, e))?.is_dir() {
-            return Err(failed("open", path, io::ErrorKind::IsADirectory));
+        let file = open_file(path, &options(mode))?;
+        Ok(Arc::new(RealFile { file, path: path.to_owned(), direct: AtomicBool::new(false) }))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        match open_file(path, options(mode).custom_flags(libc::O_DIRECT)) {
+            Ok(file) => Ok(Arc::new(RealFile { file, path: path.to_owned(), direct: AtomicBool::new(true) })),
+            // The file system does not know it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.open(path, mode),
+            Err(error) => Err(error),
         }
-        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
     }
 
     fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
@@ -178,11 +199,31 @@ impl DiskLock for RealLock {}
 struct RealFile {
     file: File,
     path: PathBuf,
+    /// Writes go past the page cache.
+    direct: AtomicBool,
 }
 
 impl RealFile {
     fn failed(&self, operation: &'static str) -> impl FnOnce(io::Error) -> io::Error {
         move |source| failed(operation, &self.path, source)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn go_through_the_page_cache(&self) -> io::Result<()> {
+        tracing::warn!(path = %self.path.display(), "the file system refuses direct writes");
+        // SAFETY: plain system calls on a descriptor that is open.
+        unsafe {
+            let flags = libc::fcntl(self.file.as_raw_fd(), libc::F_GETFL);
+            check(flags.min(0))?;
+            check(libc::fcntl(self.file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT))?;
+        }
+        self.direct.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn go_through_the_page_cache(&self) -> io::Result<()> {
+        unreachable!("nothing is opened for direct writes here")
     }
 
     /// One `pwritev`; returns what it took. `bufs` must not be empty.
@@ -254,7 +295,18 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.write_bufs(bufs, offset).map_err(self.failed("write"))
+        if !self.direct.load(Ordering::Relaxed) {
+            return self.write_bufs(bufs, offset).map_err(self.failed("write"));
+        }
+        assert_blocks(bufs, offset);
+        match self.write_bufs(bufs, offset) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                // A file system that knows it and wants it otherwise. What was written of it is written over.
+                self.go_through_the_page_cache().and_then(|()| self.write_bufs(bufs, offset))
+            }
+            written => written,
+        }
+        .map_err(self.failed("write"))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -311,4 +363,26 @@ impl DiskFile for RealFile {
 
     #[cfg(not(target_os = "linux"))]
     fn start_write_back(&self, _offset: u64, _len: u64) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::disk::{BLOCK, BlockBuffer};
+
+    #[test]
+    fn a_file_system_that_refuses_direct_writes_gets_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let options = &mut options(OpenMode::CreateNew);
+        let file = open_file(&path, options).expect("it opens");
+        let file = RealFile { file, path, direct: AtomicBool::new(true) };
+        file.go_through_the_page_cache().expect("flags are set");
+        let mut buffer = BlockBuffer::default();
+        let bytes = buffer.bytes(BLOCK);
+        bytes.fill(1);
+        // Neither asserted nor asked of the file system any more.
+        file.write_all_at(&[IoSlice::new(&bytes[1..])], 1).expect("it writes");
+        assert_eq!(file.len().expect("a length"), BLOCK as u64);
+    }
 }

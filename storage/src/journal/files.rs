@@ -5,10 +5,11 @@
 //! a start waits for nothing; once there is traffic, the next ones are prepared in the background and the
 //! writer changes over.
 //!
-//! The files stay in the page cache: there are few, and writing over pages that are there costs a third of
-//! what new pages cost.
+//! Prepared files are written past the page cache: nothing reads them but a recovery, and it costs half as much
+//! (with the pages gone from the cache, a tenth).
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use super::format::padded;
+use crate::disk::{BlockBuffer, Disk, DiskFile, OpenMode};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -66,6 +67,7 @@ impl JournalFiles {
         first_generation: u64,
         found: Vec<(u32, u64)>,
     ) -> Self {
+        let file_bytes = padded(file_bytes);
         let next_id = found.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
         let (ready, raw): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, len)| *len >= file_bytes);
         let ids = |files: Vec<(u32, u64)>| files.into_iter().map(|(id, _)| id).collect();
@@ -116,7 +118,10 @@ impl JournalFiles {
                 },
             }
         };
-        let opened = disk.open(&self.dir.join(file_name(id)), OpenMode::ReadWriteCreate).and_then(|file| {
+        let (path, mode) = (self.dir.join(file_name(id)), OpenMode::ReadWriteCreate);
+        // One that grows is better off in the page cache.
+        let opened = if prepared { disk.open_direct(&path, mode) } else { disk.open(&path, mode) };
+        let opened = opened.and_then(|file| {
             if new {
                 disk.sync_dir(&self.dir)?;
             }
@@ -176,16 +181,17 @@ impl JournalFiles {
     }
 
     fn fill(&self, disk: &dyn Disk, id: u32, new: bool) -> io::Result<()> {
-        let file = disk.open(&self.dir.join(file_name(id)), OpenMode::ReadWriteCreate)?;
+        let file = disk.open_direct(&self.dir.join(file_name(id)), OpenMode::ReadWriteCreate)?;
         if new {
             disk.sync_dir(&self.dir)?;
         }
-        let zeros = vec![0; CHUNK.min(self.file_bytes as usize)];
+        let mut buffer = BlockBuffer::default();
+        let zeros = buffer.bytes(CHUNK.min(self.file_bytes as usize));
+        zeros.fill(0);
         let mut at = 0;
         while at < self.file_bytes {
             let len = (self.file_bytes - at).min(zeros.len() as u64);
             file.write_all_at(&[IoSlice::new(&zeros[..len as usize])], at)?;
-            file.start_write_back(at, len);
             at += len;
         }
         file.sync_data()

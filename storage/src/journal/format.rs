@@ -1,7 +1,7 @@
 //! Bytes of the journal.
 //!
 //! A journal file is a row of *groups*, each written by one write and made durable by one sync before the
-//! next one is begun. A group begins at a multiple of 4096, so that no page that holds acknowledged bytes is
+//! next one is begun. A group begins at a multiple of 4096 ([`BLOCK`]), so that no page that holds acknowledged bytes is
 //! ever written again, and so that a group can be found behind one that is unreadable. Little-endian:
 //!
 //! ```text
@@ -33,12 +33,12 @@
 //!
 //! Table and payloads have separate checksums: when a payload is damaged, the table still says whose it was.
 
+pub use crate::disk::BLOCK;
+use crate::disk::BlockBuffer;
 use bytes::Bytes;
 use strandline_record::{Offset, PartitionId, TopicId, TopicPartition, crc32c};
 use uuid::Uuid;
 
-/// Groups begin at multiples of this.
-pub const BLOCK: usize = 4096;
 pub const GROUP_HEADER_BYTES: usize = 64;
 pub const ENTRY_BYTES: usize = 64;
 /// Entries of one group.
@@ -100,55 +100,84 @@ pub fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK as u64)
 }
 
-/// Writes header and table of a group into `out` (cleared first).
-pub fn encode_group<'a>(
-    out: &mut Vec<u8>,
+/// The payload of an entry.
+fn payload(op: &Op) -> &[u8] {
+    match op {
+        Op::Append { bytes, .. } => bytes,
+        _ => &[],
+    }
+}
+
+/// Size of the group that these entries make, padding included.
+pub fn group_size<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
+    let bytes: usize = entries.map(|entry| ENTRY_BYTES + payload(&entry.op).len()).sum();
+    padded((GROUP_HEADER_BYTES + bytes) as u64)
+}
+
+/// Writes a whole group into `buffer` and returns it.
+pub fn encode_group<'a, 'b>(
+    buffer: &'b mut BlockBuffer,
     directory: Uuid,
     generation: u64,
     number: u64,
-    entries: impl ExactSizeIterator<Item = &'a Entry>,
-) -> u64 {
+    entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+) -> &'b [u8] {
     let count = entries.len();
     assert!((1..=ENTRIES_MAX).contains(&count), "a group has a bounded number of entries");
-    out.clear();
-    out.resize(GROUP_HEADER_BYTES, 0);
+    let group = buffer.bytes(group_size(entries.clone()) as usize);
+    let (head, mut rest) = group.split_at_mut(GROUP_HEADER_BYTES + count * ENTRY_BYTES);
+    let (header, table) = head.split_at_mut(GROUP_HEADER_BYTES);
     let mut payload_bytes = 0;
-    for entry in entries {
-        let (kind, a, b, c, payload): (u8, Offset, u32, u32, &[u8]) = match &entry.op {
-            Op::Append { base, end, number, bytes } => {
-                let offsets = u32::try_from(end.get() - base.get()).expect("an append lies in one segment");
-                (1, *base, offsets, *number, bytes)
-            }
-            Op::Truncate { end, next_number } => (2, *end, 0, *next_number, &[]),
-            Op::Reset { start, next_number } => (3, *start, 0, *next_number, &[]),
-            Op::AdvanceStart { start, next_number } => (4, *start, 0, *next_number, &[]),
-            Op::Create { start, next_number } => (5, *start, 0, *next_number, &[]),
-            Op::Delete => (6, Offset::ZERO, 0, 0, &[]),
-            Op::Damage { from } => (7, *from, 0, 0, &[]),
-            Op::Repair { end, next_number } => (8, *end, 0, *next_number, &[]),
-        };
-        out.extend_from_slice(&[kind, 0, 0, 0]);
-        out.extend_from_slice(&entry.tp.partition.get().to_le_bytes());
-        out.extend_from_slice(entry.tp.topic.0.as_bytes());
-        out.extend_from_slice(&entry.seq.to_le_bytes());
-        out.extend_from_slice(&entry.prev.to_le_bytes());
-        out.extend_from_slice(&a.get().to_le_bytes());
-        out.extend_from_slice(&b.to_le_bytes());
-        out.extend_from_slice(&c.to_le_bytes());
-        out.extend_from_slice(&u32::try_from(payload.len()).expect("appends are bounded").to_le_bytes());
-        out.extend_from_slice(&crc32c(payload).to_le_bytes());
+    for (entry, slot) in entries.zip(table.chunks_exact_mut(ENTRY_BYTES)) {
+        let payload = payload(&entry.op);
+        let (copy, behind) = rest.split_at_mut(payload.len());
+        copy.copy_from_slice(payload);
+        // Of the copy, which is warm.
+        slot.copy_from_slice(&encode_entry(entry, payload.len(), crc32c(copy)));
         payload_bytes += payload.len() as u64;
+        rest = behind;
     }
-    out[0..4].copy_from_slice(MAGIC);
-    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    out[12..16].copy_from_slice(&(count as u32).to_le_bytes());
-    out[16..24].copy_from_slice(&generation.to_le_bytes());
-    out[24..32].copy_from_slice(&number.to_le_bytes());
-    out[32..40].copy_from_slice(&payload_bytes.to_le_bytes());
-    out[40..56].copy_from_slice(directory.as_bytes());
-    let crc = crc32c(&out[8..]);
-    out[4..8].copy_from_slice(&crc.to_le_bytes());
-    payload_bytes
+    rest.fill(0);
+    header.fill(0);
+    header[0..4].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&(count as u32).to_le_bytes());
+    header[16..24].copy_from_slice(&generation.to_le_bytes());
+    header[24..32].copy_from_slice(&number.to_le_bytes());
+    header[32..40].copy_from_slice(&payload_bytes.to_le_bytes());
+    header[40..56].copy_from_slice(directory.as_bytes());
+    let crc = crc32c(&head[8..]);
+    head[4..8].copy_from_slice(&crc.to_le_bytes());
+    group
+}
+
+fn encode_entry(entry: &Entry, payload_bytes: usize, payload_crc: u32) -> [u8; ENTRY_BYTES] {
+    let (kind, a, b, c): (u8, Offset, u32, u32) = match &entry.op {
+        Op::Append { base, end, number, .. } => {
+            let offsets = u32::try_from(end.get() - base.get()).expect("an append lies in one segment");
+            (1, *base, offsets, *number)
+        }
+        Op::Truncate { end, next_number } => (2, *end, 0, *next_number),
+        Op::Reset { start, next_number } => (3, *start, 0, *next_number),
+        Op::AdvanceStart { start, next_number } => (4, *start, 0, *next_number),
+        Op::Create { start, next_number } => (5, *start, 0, *next_number),
+        Op::Delete => (6, Offset::ZERO, 0, 0),
+        Op::Damage { from } => (7, *from, 0, 0),
+        Op::Repair { end, next_number } => (8, *end, 0, *next_number),
+    };
+    let payload_bytes = u32::try_from(payload_bytes).expect("appends are bounded");
+    let mut out = [0; ENTRY_BYTES];
+    out[0] = kind;
+    out[4..8].copy_from_slice(&entry.tp.partition.get().to_le_bytes());
+    out[8..24].copy_from_slice(entry.tp.topic.0.as_bytes());
+    out[24..32].copy_from_slice(&entry.seq.to_le_bytes());
+    out[32..40].copy_from_slice(&entry.prev.to_le_bytes());
+    out[40..48].copy_from_slice(&a.get().to_le_bytes());
+    out[48..52].copy_from_slice(&b.to_le_bytes());
+    out[52..56].copy_from_slice(&c.to_le_bytes());
+    out[56..60].copy_from_slice(&payload_bytes.to_le_bytes());
+    out[60..64].copy_from_slice(&payload_crc.to_le_bytes());
+    out
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -1,9 +1,9 @@
 //! The journal's worker: takes what is pending, writes it as one group, syncs, tells the logs.
 
-use super::format::{self, BLOCK};
+use super::format;
 use super::{Pending, Token};
 use crate::checkpoint;
-use crate::disk::DiskFile;
+use crate::disk::{BlockBuffer, DiskFile};
 use crate::log::PartitionLog;
 use crate::store::Shared;
 use crate::worker::Worker;
@@ -15,6 +15,8 @@ use strandline_record::TopicPartition;
 
 /// Payload of one group: more does not make a sync cheaper per byte, and what follows waits for it.
 const GROUP_BYTES_MAX: usize = 4 << 20;
+/// The buffer of a group that was larger, for one large append, is given back.
+const BUFFER_KEPT: u64 = 8 << 20;
 /// Traffic after which prepared files are worth having.
 const PREPARE_AFTER: u64 = 1 << 20;
 /// The segments' dirty pages are pushed out each time so much was journaled, so that no sync of a
@@ -22,8 +24,6 @@ const PREPARE_AFTER: u64 = 1 << 20;
 const WRITE_BACK_EVERY: u64 = 16 << 20;
 /// A write that found no space is tried again after this.
 const FULL_RETRY: Duration = Duration::from_millis(100);
-
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 #[derive(Debug)]
 struct Current {
@@ -40,13 +40,21 @@ pub struct JournalWriter {
     next_group: u64,
     /// Taken, and not written because the disk is full.
     stuck: Vec<Pending>,
-    head: Vec<u8>,
+    /// For one group.
+    buffer: BlockBuffer,
     since_write_back: u64,
 }
 
 impl JournalWriter {
     pub fn new(shared: Arc<Shared>, next_group: u64) -> Self {
-        JournalWriter { shared, current: None, next_group, stuck: vec![], head: vec![], since_write_back: 0 }
+        JournalWriter {
+            shared,
+            current: None,
+            next_group,
+            stuck: Vec::new(),
+            buffer: BlockBuffer::default(),
+            since_write_back: 0,
+        }
     }
 
     /// Makes sure that the current file has room for `bytes`.
@@ -78,26 +86,19 @@ impl JournalWriter {
     }
 
     fn write(&mut self, group: &[Pending]) -> io::Result<()> {
-        let payload: usize = group.iter().map(|pending| super::cost(&pending.entry.op)).sum();
-        let size = format::padded((format::GROUP_HEADER_BYTES + payload) as u64);
+        let entries = group.iter().map(|pending| &pending.entry);
+        let size = format::group_size(entries.clone());
         let number = self.next_group;
         let current = self.make_room(size)?;
         let (file, generation, position) = (current.file.clone(), current.generation, current.position);
-        let entries = group.iter().map(|pending| &pending.entry);
-        let payload_bytes =
-            format::encode_group(&mut self.head, self.shared.directory_id, generation, number, entries);
-        let written = self.head.len() as u64 + payload_bytes;
-        assert_eq!(format::padded(written), size, "a group has the size that room was made for");
-        let mut slices = Vec::with_capacity(group.len() + 2);
-        slices.push(IoSlice::new(&self.head));
-        for pending in group {
-            if let format::Op::Append { bytes, .. } = &pending.entry.op {
-                slices.push(IoSlice::new(bytes));
-            }
-        }
-        slices.push(IoSlice::new(&ZEROS[..(size - written) as usize]));
-        file.write_all_at(&slices, position)?;
+        let directory = self.shared.directory_id;
+        let bytes = format::encode_group(&mut self.buffer, directory, generation, number, entries);
+        assert_eq!(bytes.len() as u64, size, "a group has the size that room was made for");
+        file.write_all_at(&[IoSlice::new(bytes)], position)?;
         file.sync_data().map_err(Fatal::wrap)?;
+        if size > BUFFER_KEPT {
+            self.buffer = BlockBuffer::default();
+        }
         self.next_group += 1;
         let current = self.current.as_mut().expect("it was written to");
         current.position += size;

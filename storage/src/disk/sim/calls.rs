@@ -6,7 +6,7 @@ use super::image::FileState;
 use super::names::{Inode, ROOT};
 use super::state::{Content, State, Verdict, components, crashed};
 use crate::disk::failure::failed;
-use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, check_small, replace_file};
+use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, assert_blocks, check_small, replace_file};
 use parking_lot::MutexGuard;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -14,8 +14,8 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-impl Disk for SimDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+impl SimDisk {
+    fn open_file(&self, path: &Path, mode: OpenMode, direct: bool) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
         let refuse = |error: io::Error| failed("open", path, error);
         let inode = match (state.look_up(path), mode) {
@@ -39,8 +39,19 @@ impl Disk for SimDisk {
             inode,
             life: state.life,
             writable: mode != OpenMode::Read,
+            direct,
             path: path.to_owned(),
         }))
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_file(path, mode, false)
+    }
+
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_file(path, mode, true)
     }
 
     fn read_file(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
@@ -256,6 +267,8 @@ struct SimFile {
     inode: Inode,
     life: u64,
     writable: bool,
+    /// Only whole blocks are written; what survives of them is drawn as for any others.
+    direct: bool,
     path: PathBuf,
 }
 
@@ -305,6 +318,9 @@ impl DiskFile for SimFile {
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        if self.direct {
+            assert_blocks(bufs, offset);
+        }
         let mut state = self.state_for_writing(SimOp::Write)?;
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total == 0 {
