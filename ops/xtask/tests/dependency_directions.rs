@@ -25,6 +25,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("cli", &["client", "gateway", "node", "record"]),
     ("bench", &["client", "record"]),
     ("sim", &["client", "gateway", "metadata", "node", "raft", "record", "storage"]),
+    ("model", &[]),
     ("xtask", &[]),
 ];
 
@@ -44,6 +45,7 @@ const ONLY: &[(&str, &str)] = &[
     ("openraft-rt", "raft"),
     ("sled", "raft"),
     ("clap", "cli bench sim"),
+    ("stateright", "model"),
 ];
 
 /// Source directories of the product, where the outside world enters only through the seams below.
