@@ -4,7 +4,7 @@
 use crate::epochs::EpochCache;
 use crate::log::{Inner, PartitionLog, open_segment, segment_path};
 use crate::segment::Scanner;
-use crate::store::{DiskState, Shared, Store};
+use crate::store::{Shared, Store};
 use std::io;
 use std::sync::Arc;
 use strandline_record::{Offset, TopicPartition};
@@ -24,8 +24,7 @@ pub struct ScrubCursor {
 }
 
 impl Store {
-    /// Retention by time and size, rolling by time, forgetting producers, looking at the free space. To be
-    /// called every few seconds to minutes.
+    /// Retention by time and size, rolling by time, forgetting producers. To be called every few seconds to minutes.
     pub fn maintain(&self, now_ms: i64) {
         let shared = self.shared();
         if shared.is_stopped() || shared.is_failed() {
@@ -33,9 +32,6 @@ impl Store {
         }
         for log in shared.all_logs() {
             log.maintain(now_ms);
-        }
-        if self.disk_state() == DiskState::Full {
-            shared.look_up_space();
         }
     }
 

@@ -551,9 +551,10 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether appends are taken, as of the last look.
+    /// Whether appends are taken. Looks how much space is free, and what it finds is what appends go by: to be
+    /// called every second or so, because others fill the disk, too, and free it.
     pub fn disk_state(&self) -> DiskState {
-        if self.shared.space.full.load(Ordering::Relaxed) { DiskState::Full } else { DiskState::Ok }
+        self.shared.look_up_space()
     }
 
     /// Whether a sync or a write failed in a way that ended all writing; the worker's host was told.

@@ -108,15 +108,36 @@ fn a_full_disk_refuses_appends_and_takes_them_again_when_there_is_space() {
     assert!(matches!(append(&node, 1, 1, 10), Err(AppendError::StorageFull)), "every log is read-only");
     node.run();
     assert_eq!(see(&node.log(0)).end, appended as i64, "reading goes on");
-    node.store.maintain(NOW);
-    assert_eq!(node.store.disk_state(), DiskState::Full);
     disk.set_capacity(None);
-    node.store.maintain(NOW);
     assert_eq!(node.store.disk_state(), DiskState::Ok);
     append(&node, 0, 1_000, 20_000).unwrap();
     node.run();
     let node = Node::open(&node.power_loss());
     assert_eq!(check_consistent(&node.log(0)).end, appended as i64 + 1);
+}
+
+#[test]
+fn space_that_others_take_and_free_is_noticed_without_a_byte_written() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    append(&node, 0, 1, 10).unwrap();
+    node.run();
+    let reserved = store_config().reserved_bytes;
+    let free = |bytes| disk.set_capacity(Some(disk.used_bytes() + bytes));
+    for (bytes, state) in [(reserved, DiskState::Full), (reserved * 2, DiskState::Ok)] {
+        free(bytes);
+        assert_eq!(node.store.disk_state(), state, "{bytes} free");
+        assert_eq!(append(&node, 0, 2, 10).is_ok(), state == DiskState::Ok);
+    }
+    free(reserved - 4096);
+    assert_eq!(node.store.disk_state(), DiskState::Full);
+    // What was appended before becomes durable, and a checkpoint is written: that is what the reserve is for.
+    node.checkpoint();
+    assert_eq!(node.log(0).flushed_end(), node.log(0).log_end());
+    assert!(!node.store.is_failed());
+    disk.set_capacity(None);
+    assert_eq!(node.store.disk_state(), DiskState::Ok);
+    append(&node, 0, 3, 10).unwrap();
 }
 
 #[test]
