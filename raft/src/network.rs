@@ -196,6 +196,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // openraft's pause after a failure is in its first request: a connection that is made before that is
+            // asked for is refused again and again without any pause.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures::stream::once(std::future::ready(first)).chain(input);
             let pace = Arc::new(Pace::default());
             let (from, to, sent) = (self.peers.id, self.target, pace.clone());
             let requests = input.map(move |request| {

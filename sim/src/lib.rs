@@ -16,6 +16,7 @@ pub mod observe;
 pub mod run;
 pub mod seeds;
 pub mod trace;
+pub mod watch;
 pub mod workers;
 pub mod workload;
 pub mod world;

@@ -1,5 +1,5 @@
 use std::time::Duration;
-use strandline_sim::run::{Limits, Nobody, RunOptions, run};
+use strandline_sim::run::{Limits, RunOptions, run};
 use strandline_sim::trace::{Detail, Trace};
 
 #[allow(clippy::disallowed_methods)]
@@ -26,7 +26,7 @@ fn main() {
         trace: trace.clone(),
         limits: Limits::default(),
     };
-    let report = run(options, &mut Nobody);
+    let report = run(options, &mut ());
     if report.failure.is_some() {
         for line in trace.recent().iter().rev().take(60).rev() {
             println!("{}", line.chars().take(250).collect::<String>());

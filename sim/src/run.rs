@@ -14,6 +14,7 @@ use crate::invariants::{self, Violation};
 use crate::observe::{NodeView, Role};
 use crate::seeds::Seed;
 use crate::trace::Trace;
+use crate::watch::Watcher;
 use crate::workload::admin::{Order, Orders, operate};
 use crate::workload::read::read_everything;
 use crate::workload::{Bell, group, offsets, produce, read};
@@ -100,25 +101,6 @@ impl WorkCounters {
     }
 }
 
-/// Looks on: a picture of the run, for instance.
-pub trait Watcher {
-    /// After every step.
-    fn step(&mut self, _world: &World) {}
-
-    fn event(&mut self, _event: &Event) {}
-
-    /// Something was done to somebody. It lasts until then, if it lasts.
-    fn fault(&mut self, _at_us: u64, _kind: &'static str, _whom: &str, _until_us: Option<u64>) {}
-
-    fn failure(&mut self, _at_us: u64, _failure: &Failure) {}
-}
-
-/// Sees nothing.
-#[derive(Debug)]
-pub struct Nobody;
-
-impl Watcher for Nobody {}
-
 /// The cluster must have formed by then.
 const FORMING: Duration = Duration::from_secs(30);
 /// Leaders everywhere, everybody back in the ISR, within this after the last fault (I19). Connections that lost a
@@ -147,7 +129,6 @@ pub fn run(options: RunOptions, watcher: &mut dyn Watcher) -> RunReport {
     };
     let failure = run.whole(faults, scope).err();
     if let Some(failure) = &failure {
-        run.watcher.failure(run.world.now_us(), failure);
         options.trace.note("run", format_args!("{failure}"));
     }
     RunReport {
