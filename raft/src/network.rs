@@ -42,6 +42,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(1000);
 const MIN_DEADLINE: Duration = Duration::from_millis(250);
 /// A request on a stream is answered within this time, fsync on the other side included.
 const STREAM_STALL: Duration = Duration::from_secs(2);
+/// A connection that answers no ping for this long is given up.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type BoxStream<'a, T> = Pin<Box<dyn Stream<Item = T> + Send + 'a>>;
@@ -91,6 +94,11 @@ impl Peers {
             .connect_timeout(CONNECT_DEADLINE)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
+            // A connection on which something was lost for good (a firewall that forgot it) looks alive and answers
+            // nothing: every new stream would be opened on it, and time out on it, for as long as TCP tries.
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
             .connect_with_connector_lazy(tower::service_fn(move |_: tonic::codegen::http::Uri| {
                 let connecting = connect(address.clone());
                 async move { connecting.await.map(hyper_util::rt::TokioIo::new) }

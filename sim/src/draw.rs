@@ -69,7 +69,10 @@ pub fn draw_cast(seed: Seed, limits: Limits) -> Cast {
                 configs.push(("retention.bytes".to_owned(), "131072".to_owned()));
             }
             1 => {
-                facts.flush_ack = false;
+                // Where every replica was stopped uncleanly none is known to be complete: only an unclean election
+                // gives such a partition a leader again.
+                (facts.flush_ack, facts.unclean_elections) = (false, true);
+                configs.push(("unclean.leader.election.enable".to_owned(), "true".to_owned()));
                 configs.push(("flush".to_owned(), "interval".to_owned()));
             }
             _ => {

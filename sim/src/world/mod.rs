@@ -43,6 +43,8 @@ pub enum Failure {
     Liveness(Violation),
     /// A host panicked or ended with an error that no fault explains.
     Crash(String),
+    /// A scenario did not bring about what it is about: it shows nothing.
+    NotProvoked(String),
 }
 
 impl fmt::Display for Failure {
@@ -51,6 +53,7 @@ impl fmt::Display for Failure {
             Failure::Safety(violation) => write!(f, "safety violated: {violation}"),
             Failure::Liveness(violation) => write!(f, "liveness violated: {violation}"),
             Failure::Crash(what) => write!(f, "crashed: {what}"),
+            Failure::NotProvoked(what) => write!(f, "not provoked: {what}"),
         }
     }
 }
