@@ -26,6 +26,7 @@ pub mod inspect;
 mod lifecycle;
 mod net;
 mod partition;
+mod peer_listener;
 mod peer_service;
 mod peers;
 mod replica;

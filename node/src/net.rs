@@ -1,6 +1,7 @@
 //! Serving and dialling gRPC over [`Env`]'s sockets.
 
 use crate::env::Listener;
+use bytes::Bytes;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +31,14 @@ pub const MAX_MESSAGE: usize = 64 << 20;
 pub struct ServedIo {
     io: BoxedIo,
     remote: Arc<str>,
+    /// Read already, by whoever looked what protocol it is.
+    unread: Bytes,
+}
+
+impl ServedIo {
+    pub fn new(io: BoxedIo, remote: Arc<str>, unread: Bytes) -> Self {
+        ServedIo { io, remote, unread }
+    }
 }
 
 /// Remote address of a request, found in its extensions.
@@ -50,6 +59,11 @@ impl AsyncRead for ServedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
@@ -80,20 +94,26 @@ impl AsyncWrite for ServedIo {
     }
 }
 
-/// Connections of a listener, without end. An accept that fails (too many open files) is retried after a
-/// pause instead of ending the service.
+/// Connections of a listener, without end.
 pub fn incoming(listener: Box<dyn Listener>) -> impl futures::Stream<Item = io::Result<ServedIo>> + Send {
     futures::stream::unfold(listener, |mut listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((io, remote)) => return Some((Ok(ServedIo { io, remote }), listener)),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+        let (io, remote) = accept(&mut *listener).await;
+        Some((Ok(ServedIo::new(io, remote, Bytes::new())), listener))
+    })
+}
+
+/// The next connection. An accept that fails (too many open files) is retried after a pause instead of ending the
+/// service.
+pub async fn accept(listener: &mut dyn Listener) -> (BoxedIo, Arc<str>) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-    })
+    }
 }
 
 fn without_date(mut response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
@@ -120,8 +140,8 @@ pub fn server() -> Server {
 }
 
 /// A channel to `host:port` that connects when it is first used, and again when it broke.
-pub fn channel(connect: &Connect, addr: &str) -> Result<Channel, tonic::transport::Error> {
-    let connect = connect.clone();
+pub fn channel(to: &Connect, addr: &str) -> Result<Channel, tonic::transport::Error> {
+    let to = to.clone();
     let target = addr.to_owned();
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -132,12 +152,14 @@ pub fn channel(connect: &Connect, addr: &str) -> Result<Channel, tonic::transpor
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let (connect, target) = (connect.clone(), target.clone());
-        async move {
-            match tokio::time::timeout(CONNECT_TIMEOUT, connect(target)).await {
-                Ok(io) => io.map(hyper_util::rt::TokioIo::new),
-                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt")),
-            }
-        }
+        let (to, target) = (to.clone(), target.clone());
+        async move { connect(&to, &target).await.map(hyper_util::rt::TokioIo::new) }
     })))
+}
+
+/// A connection to `host:port`, within a deadline.
+pub async fn connect(connect: &Connect, addr: &str) -> io::Result<BoxedIo> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connect(addr.to_owned())).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt"))
+    })
 }

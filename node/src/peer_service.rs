@@ -1,18 +1,15 @@
-//! The peer listener's own service: probes, joining, broker sessions and replication streams.
+//! The peer listener's own gRPC service: probes, joining and broker sessions.
 
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::controller::{Controller, SessionEvent};
-use crate::replica;
 use futures::Stream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_record::BrokerId;
 use strandline_wire::peer::peer_server::Peer;
-use strandline_wire::peer::{
-    JoinReply, JoinRequest, ProbeReply, ProbeRequest, ReplicaData, ReplicaFetch, SessionBeat, SessionReply,
-};
+use strandline_wire::peer::{JoinReply, JoinRequest, ProbeReply, ProbeRequest, SessionBeat, SessionReply};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -84,16 +81,7 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    type ReplicateStream = Out<ReplicaData>;
     type SessionStream = Out<SessionReply>;
-
-    async fn replicate(
-        &self,
-        request: Request<Streaming<ReplicaFetch>>,
-    ) -> Result<Response<Self::ReplicateStream>, Status> {
-        let stream = replica::serve(self.broker.clone(), request.into_inner()).await?;
-        Ok(Response::new(Box::pin(stream)))
-    }
 
     async fn session(
         &self,

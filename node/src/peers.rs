@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_raft::io::Connect;
+use strandline_raft::io::{BoxedIo, Connect};
 use strandline_wire::peer::peer_client::PeerClient;
 use strandline_wire::peer::{ProbeReply, ProbeRequest};
 use tonic::transport::Channel;
@@ -31,6 +31,11 @@ impl std::fmt::Debug for Connect2 {
 impl Peers {
     pub fn new(connect: Connect) -> Self {
         Peers { connect: Connect2(connect), channels: Mutex::default() }
+    }
+
+    /// A connection to `addr` of its caller's own.
+    pub async fn connect(&self, addr: &str) -> io::Result<BoxedIo> {
+        net::connect(&self.connect.0, addr).await
     }
 
     /// A client of the peer service at `addr` (`host:port`).

@@ -16,6 +16,7 @@ use crate::group::Groups;
 use crate::inspect::Inspect;
 use crate::lifecycle::{self, RaftGate};
 use crate::net;
+use crate::peer_listener;
 use crate::peer_service::PeerService;
 use crate::peers::Peers;
 use crate::session::Session;
@@ -263,8 +264,10 @@ fn serve_peers(
         });
     let router = net::server().add_service(service).add_service(guarded);
     let stopping = context.stopping.clone();
+    let (accepting, connections) = peer_listener::start(broker.clone(), listener);
     async move {
-        let serving = router.serve_with_incoming_shutdown(net::incoming(listener), stopping.cancelled());
+        let serving = router.serve_with_incoming_shutdown(connections, stopping.cancelled());
+        let serving = async { tokio::join!(serving, accepting).0 };
         until_stopped(serving, &stopping, "the peer listener ended").await;
     }
 }

@@ -204,6 +204,16 @@ fn reads_are_whole_batches_within_the_bounds() {
         assert!(!read(size - 1, true, from + 3).bytes.is_empty());
         assert!(read(size, true, from + 2).bytes.is_empty(), "only what lies wholly below the bound");
     }
+    // The same in slices, of which memory gives one for each batch.
+    for (from, max, upto) in
+        [(0, 9 * size, 30), (24, 9 * size, 30), (24, 1, 30), (24, 1, 26), (0, 1, 2), (30, 100, 30)]
+    {
+        let read = log.read(Offset(from), max, true, Offset(upto)).unwrap();
+        let slices = log.read_slices(Offset(from), max, Offset(upto)).unwrap();
+        assert_eq!(slices.concat(), read.bytes);
+        assert!(slices.iter().all(|slice| !slice.is_empty()));
+    }
+    assert_eq!(log.read_slices(Offset(24), 9 * size, Offset(30)).unwrap().len(), 2);
     let read = log.read(Offset(0), 2 * size - 1, false, Offset(30)).unwrap();
     assert_eq!(read.next_offset, Offset(3));
     let read = log.read(Offset(0), 9 * size, false, Offset(30)).unwrap();

@@ -10,7 +10,7 @@ use strandline_core::partition::{
     Effects, FetchDecision, FollowerAck, FollowerFetch, Leader, ProduceRefusal, ReadCheck, Refusal,
 };
 use strandline_record::{BatchHeader, LeaderEpoch, Offset};
-use strandline_storage::{AppendError, Appended, ReadBatches, ReadError};
+use strandline_storage::{AppendError, Appended, ReadError};
 use strandline_wire::peer::replica_data_partition::Outcome;
 use strandline_wire::peer::{ReplicaDataPartition, ReplicaFetchPartition};
 
@@ -421,12 +421,13 @@ impl Partition {
         }
     }
 
-    /// What to send to a follower now: data for its outstanding request, or marks that moved, or nothing.
+    /// What to send to a follower now, and its batches: data for its outstanding request, or marks that moved, or
+    /// nothing.
     pub fn take_replica_data(
         &self,
         session: &Arc<ReplicaSession>,
         max_bytes: usize,
-    ) -> Option<ReplicaDataPartition> {
+    ) -> Option<(ReplicaDataPartition, Vec<Bytes>)> {
         let (epoch, outstanding, end) = {
             let mut state = self.state.lock();
             let leading = self.leading(&mut state, None).ok()?;
@@ -437,12 +438,8 @@ impl Partition {
         // A leader's log only grows in its epoch, so it may be read without the lock; whether the epoch still
         // holds is looked at again below.
         let read = match outstanding.from < end {
-            true => self.log.read(outstanding.from, max_bytes, true, end),
-            false => Ok(ReadBatches {
-                bytes: Bytes::new(),
-                base_offset: outstanding.from,
-                next_offset: outstanding.from,
-            }),
+            true => self.log.read_slices(outstanding.from, max_bytes, end),
+            false => Ok(Vec::new()),
         };
         let mut state = self.state.lock();
         let leading = self.leading(&mut state, None).ok()?;
@@ -466,30 +463,32 @@ impl Partition {
             ..Default::default()
         };
         match read {
-            Ok(read) if read.bytes.is_empty() => {
+            Ok(batches) if batches.is_empty() => {
                 // Marks alone leave the request outstanding.
                 if feed.sent_high_watermark == high_watermark && feed.sent_log_start == log_start {
                     return None;
                 }
                 (feed.sent_high_watermark, feed.sent_log_start) = (high_watermark, log_start);
-                Some(answer)
+                Some((answer, Vec::new()))
             }
-            Ok(read) => {
+            Ok(batches) => {
                 feed.outstanding = None;
                 (feed.sent_high_watermark, feed.sent_log_start) = (high_watermark, log_start);
-                Some(ReplicaDataPartition { batches: read.bytes, ..answer })
+                let batch_bytes = batches.iter().map(Bytes::len).sum::<usize>();
+                let batch_bytes = u32::try_from(batch_bytes).expect("a read is bounded");
+                Some((ReplicaDataPartition { batch_bytes, ..answer }, batches))
             }
             Err(ReadError::OutOfRange { log_start, .. }) if outstanding.from < log_start => {
                 feed.outstanding = None;
                 let outcome = Outcome::BelowLogStart as i32;
-                Some(ReplicaDataPartition { outcome, log_start_offset: log_start.0, ..answer })
+                Some((ReplicaDataPartition { outcome, log_start_offset: log_start.0, ..answer }, Vec::new()))
             }
             Err(error) => {
                 feed.outstanding = None;
                 drop(state);
                 let error = self.read_error(error);
                 tracing::warn!(partition = %self.tp, %error, "a follower could not be served");
-                Some(ReplicaDataPartition { outcome: Outcome::Error as i32, ..answer })
+                Some((ReplicaDataPartition { outcome: Outcome::Error as i32, ..answer }, Vec::new()))
             }
         }
     }

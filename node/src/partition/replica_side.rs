@@ -116,8 +116,8 @@ impl Partition {
         }
     }
 
-    /// An answer of `leader`.
-    pub fn replica_data(&self, leader: BrokerId, data: &ReplicaDataPartition) -> Then {
+    /// An answer of `leader`, and its batches.
+    pub fn replica_data(&self, leader: BrokerId, data: &ReplicaDataPartition, batches: &Bytes) -> Then {
         let mut state = self.state.lock();
         let state = &mut *state;
         let RoleState::Follower(following) = &mut state.role else { return Then::Nothing };
@@ -138,7 +138,7 @@ impl Partition {
                 Then::Nothing
             }
             Action::Append { base } => {
-                let appended = self.log.append_as_follower(&data.batches, self.context.env.wall_clock_ms());
+                let appended = self.log.append_as_follower(batches, self.context.env.wall_clock_ms());
                 if let Err(error) = &appended {
                     tracing::warn!(partition = %self.tp, %base, %error, "the leader's batches could not be appended");
                 }
@@ -187,7 +187,7 @@ impl Partition {
 fn outcome(data: &ReplicaDataPartition) -> Outcome {
     let (high_watermark, log_start) = (Offset(data.high_watermark), Offset(data.log_start_offset));
     match data.outcome() {
-        Wire::Data if data.batches.is_empty() => Outcome::Marks { high_watermark, log_start },
+        Wire::Data if data.batch_bytes == 0 => Outcome::Marks { high_watermark, log_start },
         Wire::Data => Outcome::Data { base: Offset(data.base_offset), high_watermark, log_start },
         Wire::Diverging => Outcome::Diverging {
             epoch: (data.diverging_epoch >= 0).then_some(LeaderEpoch(data.diverging_epoch)),

@@ -1,16 +1,22 @@
 //! The follower's end: one task and one stream for each broker that leads partitions followed here.
 
+use super::frame::{Frame, FrameReader, FrameWriter, Limits, PREFACE};
+use super::{KEEP_ALIVE, SILENCE};
 use crate::context::Context;
+use crate::net;
 use crate::partition::{Partition, Then};
+use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
-use strandline_wire::peer::{ReplicaData, ReplicaFetch};
-use tokio::sync::{Notify, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use strandline_wire::peer::{ReplicaData, ReplicaFetch, ReplicaFetchPartition};
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 const OPEN_DEADLINE: Duration = Duration::from_secs(3);
@@ -22,7 +28,10 @@ const RECONNECT: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 /// While this much waits for the journal, nothing more is asked for.
 const MAX_PENDING_BYTES: usize = 32 << 20;
-const QUEUE: usize = 8;
+/// Between two looks at it.
+const JOURNAL_PAUSE: Duration = Duration::from_millis(1);
+/// A head names partitions, 100 000 at most in one request; a body is a message's worth of batches, or one larger one.
+const LIMITS: Limits = Limits { head: 16 << 20, body: net::MAX_MESSAGE };
 
 /// All fetchers of this node, by leader.
 #[derive(Debug)]
@@ -122,8 +131,8 @@ impl Fetcher {
                 () = context.stopping.cancelled() => return,
                 ended = self.stream(&context) => ended,
             };
-            if let Err(status) = ended {
-                tracing::debug!(leader = %self.leader, error = status.message(), "replication stream ended");
+            if let Err(error) = ended {
+                tracing::debug!(leader = %self.leader, %error, "replication stream ended");
             }
             for partition in self.all() {
                 partition.disconnected(self.leader);
@@ -142,44 +151,54 @@ impl Fetcher {
         self.state.lock().partitions.values().cloned().collect()
     }
 
-    /// One stream, until it breaks or nothing follows this leader any more.
-    async fn stream(&self, context: &Arc<Context>) -> Result<(), Status> {
+    /// One stream, until it breaks or this broker has been registered anew.
+    async fn stream(&self, context: &Arc<Context>) -> io::Result<()> {
         let Some(epoch) = context.broker_epoch() else { return Ok(()) };
         let addr = context
             .image()
             .broker(self.leader)
             .map(|broker| broker.endpoints.peer.to_string())
-            .ok_or_else(|| Status::not_found(format!("broker {} is not registered", self.leader)))?;
-        let (tx, rx) = mpsc::channel(QUEUE);
+            .ok_or_else(|| io::Error::other(format!("broker {} is not registered", self.leader)))?;
         let blank = ReplicaFetch {
             broker_id: context.id.0,
             broker_epoch: epoch.0,
             cluster_id: context.cluster_id.get().map(|id| id.to_string()).unwrap_or_default(),
             partitions: Vec::new(),
         };
-        // The leader's broker answers only once it has read the first message.
-        let first = ReplicaFetch { partitions: self.gather(), ..blank.clone() };
-        tx.try_send(first).map_err(|_| Status::internal("the queue is new"))?;
-        let open = async { context.peers.client(&addr)?.replicate(ReceiverStream::new(rx)).await };
-        let mut answers = tokio::time::timeout(OPEN_DEADLINE, open)
-            .await
-            .map_err(|_| Status::deadline_exceeded("the leader's broker did not open the stream"))??
-            .into_inner();
+        let mut io = context.peers.connect(&addr).await?;
+        let open = async {
+            io.write_all(&PREFACE).await?;
+            let (read, write) = tokio::io::split(io);
+            let (mut reader, mut writer) = (FrameReader::new(read, LIMITS), FrameWriter::new(write));
+            writer.send(&ReplicaFetch { partitions: self.gather(), ..blank.clone() }, Vec::new()).await?;
+            let opened = receive(&mut reader).await?;
+            Ok::<_, io::Error>((reader, writer, opened))
+        };
+        let (mut reader, mut writer, opened) =
+            within(OPEN_DEADLINE, "the leader's broker did not open the stream", open).await?;
+        self.take_in(opened)?;
         let mut much_later = tokio::time::interval(ASK_MUCH_LATER);
         much_later.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut later = tokio::time::interval(ASK_LATER);
         later.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut sent, mut heard) = (Instant::now(), Instant::now());
         loop {
             if context.broker_epoch() != Some(epoch) {
-                return Ok(()); // Registered anew: the leader must hear it under the new epoch.
+                return Ok(()); // The leader must hear it under the new epoch.
             }
             let waiting = !self.state.lock().later.is_empty();
             tokio::select! {
                 biased;
-                data = next(&mut answers) => self.take_in(&data?),
+                data = receive(&mut reader) => {
+                    heard = Instant::now();
+                    self.take_in(data?)?;
+                }
                 () = self.notify.notified() => {}
                 // Also notices, on a silent stream, that this broker has been registered anew.
                 _ = much_later.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Err(timed_out("nothing was heard from the leader's broker"));
+                    }
                     let mut state = self.state.lock();
                     let again = std::mem::take(&mut state.much_later);
                     state.dirty.extend(again);
@@ -190,26 +209,42 @@ impl Fetcher {
                     state.dirty.extend(again);
                 }
             }
-            while context.store.journal_pending_bytes() > MAX_PENDING_BYTES {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+            // Nothing is asked for and nothing is read while the disk is behind.
+            let behind = || context.store.journal_pending_bytes() > MAX_PENDING_BYTES;
+            while behind() && sent.elapsed() < KEEP_ALIVE {
+                tokio::time::sleep(JOURNAL_PAUSE).await;
+                heard = Instant::now();
             }
-            let partitions = self.gather();
-            if !partitions.is_empty() {
-                tokio::time::timeout(SEND_DEADLINE, tx.send(ReplicaFetch { partitions, ..blank.clone() }))
-                    .await
-                    .map_err(|_| Status::deadline_exceeded("the leader's broker does not read"))?
-                    .map_err(|_| Status::aborted("the stream ended"))?;
+            let partitions = if behind() { Vec::new() } else { self.gather() };
+            if !partitions.is_empty() || sent.elapsed() >= KEEP_ALIVE {
+                let fetch = ReplicaFetch { partitions, ..blank.clone() };
+                within(SEND_DEADLINE, "the leader's broker does not read", writer.send(&fetch, Vec::new()))
+                    .await?;
+                sent = Instant::now();
             }
         }
     }
 
-    fn take_in(&self, data: &ReplicaData) {
-        for answer in &data.partitions {
+    /// Gives each partition its answer.
+    fn take_in(&self, message: Message) -> io::Result<()> {
+        let Message { head, mut body } = message;
+        if !head.refusal.is_empty() {
+            return Err(io::Error::other(head.refusal));
+        }
+        for answer in &head.partitions {
+            let size = answer.batch_bytes as usize;
+            if size > body.len() {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a message names more than it carries",
+                ));
+            }
+            let batches = body.split_to(size);
             let Ok(topic) = Uuid::from_slice(&answer.topic_id) else { continue };
             let tp = TopicPartition { topic: TopicId(topic), partition: PartitionId(answer.partition) };
             let partition = self.state.lock().partitions.get(&tp).cloned();
             let Some(partition) = partition else { continue };
-            match partition.replica_data(self.leader, answer) {
+            match partition.replica_data(self.leader, answer, &batches) {
                 Then::Ask => {
                     self.state.lock().dirty.insert(tp);
                 }
@@ -222,17 +257,18 @@ impl Fetcher {
                 Then::Nothing => {}
             }
         }
+        Ok(())
     }
 
     /// Requests and acknowledgements of all dirty partitions.
-    fn gather(&self) -> Vec<strandline_wire::peer::ReplicaFetchPartition> {
+    fn gather(&self) -> Vec<ReplicaFetchPartition> {
         let (dirty, stopped): (Vec<Arc<Partition>>, BTreeSet<TopicPartition>) = {
             let mut state = self.state.lock();
             let dirty = std::mem::take(&mut state.dirty);
             let found = dirty.iter().filter_map(|tp| state.partitions.get(tp).cloned()).collect();
             (found, std::mem::take(&mut state.stopped))
         };
-        let stops = stopped.into_iter().map(|tp| strandline_wire::peer::ReplicaFetchPartition {
+        let stops = stopped.into_iter().map(|tp| ReplicaFetchPartition {
             topic_id: bytes::Bytes::copy_from_slice(tp.topic.0.as_bytes()),
             partition: tp.partition.0,
             stop: true,
@@ -242,6 +278,27 @@ impl Fetcher {
     }
 }
 
-async fn next(answers: &mut Streaming<ReplicaData>) -> Result<ReplicaData, Status> {
-    answers.message().await?.ok_or_else(|| Status::aborted("the leader's broker ended the stream"))
+/// What the leader's broker sends: the answers, and their batches back to back.
+struct Message {
+    head: ReplicaData,
+    body: Bytes,
+}
+
+async fn receive<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> io::Result<Message> {
+    let Some(Frame { head, body }) = reader.next().await? else {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the leader's broker ended the stream"));
+    };
+    Ok(Message { head: ReplicaData::decode(head)?, body })
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+async fn within<T>(
+    deadline: Duration,
+    what: &'static str,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    tokio::time::timeout(deadline, step).await.unwrap_or_else(|_| Err(timed_out(what)))
 }

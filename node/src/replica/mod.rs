@@ -9,12 +9,22 @@
 //!     └──── replica_data ──────┘◀──ReplicaData── ReplicaSession ◀────┘
 //! ```
 //!
-//! Both directions gather: one wake-up and one message serve every partition that has something to say.
+//! Both directions gather: one wake-up and one message serve every partition that has something to say. Messages
+//! travel as frames of their own on a connection of their own ([`frame`]). Either end says something at least every
+//! [`KEEP_ALIVE`], and gives the stream up when it has heard nothing for [`SILENCE`]: a peer, or the way to it, can
+//! be gone without the connection being closed.
 
 mod fetcher;
+mod frame;
 mod server;
 mod session;
 
 pub use fetcher::{Fetcher, Fetchers};
+pub use frame::PREFACE;
 pub use server::serve;
 pub use session::ReplicaSession;
+
+use std::time::Duration;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(6);

@@ -29,7 +29,6 @@ struct Ready {
     partitions: BTreeSet<TopicPartition>,
     /// Answers that need no data (refusals, divergence).
     answers: Vec<ReplicaDataPartition>,
-    closed: bool,
 }
 
 /// What to send next.
@@ -55,27 +54,24 @@ impl ReplicaSession {
     }
 
     pub fn answer(&self, answer: ReplicaDataPartition) {
-        // Bounded by one answer for each partition and request of the follower.
+        // Bounded by the stream's reader, which looks at their number before it takes in more requests.
         self.ready.lock().answers.push(answer);
         self.notify.notify_one();
     }
 
-    pub fn close(&self) {
-        self.ready.lock().closed = true;
-        self.notify.notify_one();
+    /// Answers that wait to be sent.
+    pub fn answers(&self) -> usize {
+        self.ready.lock().answers.len()
     }
 
-    /// Waits for something to send; `None` once the stream is over.
-    pub async fn next(&self) -> Option<Batch> {
+    /// Waits for something to send. Nothing is lost when it is dropped.
+    pub async fn next(&self) -> Batch {
         loop {
             {
                 let mut ready = self.ready.lock();
-                if ready.closed {
-                    return None;
-                }
                 if !ready.partitions.is_empty() || !ready.answers.is_empty() {
                     let partitions = std::mem::take(&mut ready.partitions).into_iter().collect();
-                    return Some(Batch { partitions, answers: std::mem::take(&mut ready.answers) });
+                    return Batch { partitions, answers: std::mem::take(&mut ready.answers) };
                 }
             }
             self.notify.notified().await;

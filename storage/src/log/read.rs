@@ -82,6 +82,13 @@ enum Source {
     File(Plan),
 }
 
+/// What a read found; perhaps no batch, where the first is too large or not wholly below the bound.
+enum Found {
+    Nothing,
+    Cached(Vec<CachedBatch>),
+    InFile(ReadBatches),
+}
+
 impl PartitionLog {
     /// Reads from the batch that holds `from`. Takes whole batches only, those whose records all lie below
     /// `upto` (the high watermark for consumers, the log end for followers), at most `max_bytes` of them, or one
@@ -93,33 +100,55 @@ impl PartitionLog {
         min_one_batch: bool,
         upto: Offset,
     ) -> Result<ReadBatches, ReadError> {
-        let want = Want { from, max_bytes, min_one_batch, upto };
+        self.find(Want { from, max_bytes, min_one_batch, upto }).map(|found| match found {
+            Found::Nothing => ReadBatches::none(from),
+            Found::Cached(batches) => joined(from, batches),
+            Found::InFile(read) => read,
+        })
+    }
+
+    /// Like [`read`](Self::read), at least one batch, but those that are in memory are not copied together: what
+    /// comes are whole batches back to back in one slice or in several, of which none is empty.
+    pub fn read_slices(
+        self: &Arc<Self>,
+        from: Offset,
+        max_bytes: usize,
+        upto: Offset,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        self.find(Want { from, max_bytes, min_one_batch: true, upto }).map(|found| match found {
+            Found::Nothing => Vec::new(),
+            Found::Cached(batches) => batches.into_iter().map(|batch| batch.bytes).collect(),
+            Found::InFile(read) => Some(read.bytes).filter(|bytes| !bytes.is_empty()).into_iter().collect(),
+        })
+    }
+
+    fn find(self: &Arc<Self>, want: Want) -> Result<Found, ReadError> {
         for _ in 0..ATTEMPTS {
             let plan = {
                 let mut inner = self.lock();
-                inner.check_readable(from)?;
-                if from == inner.end || upto <= from || max_bytes == 0 && !min_one_batch {
-                    return Ok(ReadBatches::none(from));
+                inner.check_readable(want.from)?;
+                if want.from == inner.end
+                    || want.upto <= want.from
+                    || want.max_bytes == 0 && !want.min_one_batch
+                {
+                    return Ok(Found::Nothing);
                 }
                 match inner.source(&self.shared, self.tp, &want) {
-                    Ok(Source::Cache(batches)) => {
-                        drop(inner);
-                        return Ok(joined(from, batches));
-                    }
+                    Ok(Source::Cache(batches)) => return Ok(Found::Cached(batches)),
                     Ok(Source::File(plan)) => plan,
                     Err(trouble) => return Err(self.read_trouble(&mut inner, trouble)),
                 }
             };
             let read = read_file(&plan, &want);
             if matches!(read, Ok(Some(_))) && self.lock().truncations == plan.truncations {
-                return Ok(read.ok().flatten().expect("it was just matched"));
+                return Ok(Found::InFile(read.ok().flatten().expect("it was just matched")));
             }
             let mut inner = self.lock();
             // A file that was cut or removed meanwhile says nothing about damage.
             if inner.truncations == plan.truncations && inner.lists(&plan.segment) {
                 match read {
                     Err(trouble) => return Err(self.read_trouble(&mut inner, trouble)),
-                    Ok(Some(read)) => return Ok(read),
+                    Ok(Some(read)) => return Ok(Found::InFile(read)),
                     Ok(None) => return Err(self.read_trouble(&mut inner, Trouble::Damaged(plan.offset))),
                 }
             }
