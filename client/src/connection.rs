@@ -33,6 +33,13 @@ pub fn tcp_connector() -> Connector {
 
 pub(crate) type Wire = StrandlineClient<Channel>;
 
+/// A broker's services, and the channel beneath them.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) wire: Wire,
+    pub(crate) channel: Channel,
+}
+
 /// Bytes that a broker may send on one stream before we have read any: a fetch answer should fit.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -49,7 +56,7 @@ pub(crate) struct Pool {
     connector: Connector,
     connect_timeout: Duration,
     user_agent: String,
-    channels: Mutex<BTreeMap<Arc<str>, Wire>>,
+    channels: Mutex<BTreeMap<Arc<str>, Connection>>,
 }
 
 impl Pool {
@@ -63,10 +70,10 @@ impl Pool {
         }
     }
 
-    pub(crate) fn get(&self, address: &str) -> Result<Wire, crate::Error> {
+    pub(crate) fn get(&self, address: &str) -> Result<Connection, crate::Error> {
         let mut channels = self.channels.lock();
-        if let Some(wire) = channels.get(address) {
-            return Ok(wire.clone());
+        if let Some(connection) = channels.get(address) {
+            return Ok(connection.clone());
         }
         let invalid = |e: &dyn std::fmt::Display| {
             crate::Error::invalid(format!("{address:?} is not an address of the form host:port: {e}"))
@@ -94,11 +101,13 @@ impl Pool {
                 }
             }
         });
-        let wire = StrandlineClient::new(endpoint.connect_with_connector_lazy(service))
+        let channel = endpoint.connect_with_connector_lazy(service);
+        let wire = StrandlineClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        channels.insert(address.into(), wire.clone());
-        Ok(wire)
+        let connection = Connection { wire, channel };
+        channels.insert(address.into(), connection.clone());
+        Ok(connection)
     }
 
     /// Forgets channels to addresses that nobody has any more.

@@ -2,7 +2,7 @@
 
 use crate::backoff::{Backoff, BackoffPolicy, fork};
 use crate::client::Clock;
-use crate::connection::{Pool, Wire};
+use crate::connection::{Connection, Pool, Wire};
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
 use crate::metadata::{Metadata, Route, TopicDescription};
 use crate::types::TopicId;
@@ -69,8 +69,12 @@ impl Inner {
         fork(self.options.seed, self.forks.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn wire(&self, address: &str) -> Result<Wire> {
+    pub(crate) fn connection(&self, address: &str) -> Result<Connection> {
         self.pool.get(address)
+    }
+
+    pub(crate) fn wire(&self, address: &str) -> Result<Wire> {
+        Ok(self.connection(address)?.wire)
     }
 
     pub(crate) fn broker_address(&self, id: u64) -> Option<Arc<str>> {

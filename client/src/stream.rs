@@ -11,7 +11,7 @@
 //! whose fate is unknown.
 
 use crate::backoff::{Backoff, BackoffPolicy};
-use crate::connection::Wire;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::inner::Inner;
 use futures::future::BoxFuture;
@@ -34,7 +34,7 @@ pub(crate) trait Kind: 'static {
     type Ticket;
 
     fn open(
-        wire: Wire,
+        connection: Connection,
         requests: ReceiverStream<Self::Request>,
     ) -> BoxFuture<'static, Result<Response<Streaming<Self::Response>>, Status>>;
     fn request_id(request: &Self::Request) -> u64;
@@ -122,7 +122,7 @@ impl<K: Kind> BrokerStream<K> {
         let (inner, address) = (inner.clone(), self.address.clone());
         let opening = Box::pin(async move {
             let timeout = inner.options.request_timeout;
-            let call = K::open(inner.wire(&address)?, ReceiverStream::new(receiver));
+            let call = K::open(inner.connection(&address)?, ReceiverStream::new(receiver));
             match tokio::time::timeout(timeout, call).await {
                 Ok(Ok(response)) => Ok(response.into_inner()),
                 Ok(Err(status)) => Err(Error::from_status(&status, &address)),

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::controller::Controller;
 use crate::env::Env;
 use crate::error::ServeError;
-use crate::front::grpc::GrpcFront;
+use crate::front::grpc::{GrpcFront, keep_body};
 use crate::group::Groups;
 use crate::inspect::Inspect;
 use crate::lifecycle::{self, RaftGate};
@@ -31,6 +31,7 @@ use strandline_storage::{DiskState, ScrubCursor, Store, StoreConfig};
 use strandline_wire::peer::peer_server::PeerServer;
 use strandline_wire::v1::strandline_server::StrandlineServer;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 use uuid::Uuid;
 
 /// Why a node did not start or had to stop.
@@ -283,7 +284,7 @@ fn serve_grpc(
     let service = StrandlineServer::new(front)
         .max_decoding_message_size(net::MAX_MESSAGE)
         .max_encoding_message_size(net::MAX_MESSAGE);
-    let router = net::server().add_service(service);
+    let router = net::server().layer(MapRequestLayer::new(keep_body as fn(_) -> _)).add_service(service);
     let stopping = context.stopping.clone();
     async move {
         let serving = router.serve_with_incoming_shutdown(net::incoming(listener), stopping.cancelled());

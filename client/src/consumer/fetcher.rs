@@ -8,7 +8,7 @@ use super::Shared;
 use super::places::{Fetched, Want};
 use crate::admin::topics::millis;
 use crate::backoff::Backoff;
-use crate::connection::Wire;
+use crate::connection::Connection;
 use crate::error::{Error, ErrorCode, Result};
 use crate::stream::{self, BrokerStream, Kind};
 use crate::types::{OffsetAndMetadata, TopicId, TopicPartition, id_bytes, id_from};
@@ -52,10 +52,10 @@ impl Kind for Fetch {
     type Ticket = Vec<Asked>;
 
     fn open(
-        mut wire: Wire,
+        mut connection: Connection,
         requests: ReceiverStream<v1::FetchRequest>,
     ) -> BoxFuture<'static, Result<Response<Streaming<v1::FetchResponse>>, Status>> {
-        Box::pin(async move { wire.fetch(requests).await })
+        Box::pin(async move { connection.wire.fetch(requests).await })
     }
 
     fn request_id(request: &v1::FetchRequest) -> u64 {

@@ -1,9 +1,10 @@
 //! The Produce stream's requests and answers: what travels, and what an answer means for a batch.
 
 use super::accumulator::Slot;
+use super::call;
 use super::delivery::Landed;
 use super::window::{Outcome, Ticket, Verdict};
-use crate::connection::Wire;
+use crate::connection::Connection;
 use crate::error::{Error, ErrorCode};
 use crate::stream::Kind;
 use crate::types::{TopicId, id_from};
@@ -31,10 +32,10 @@ impl Kind for Produce {
     type Ticket = Vec<Part>;
 
     fn open(
-        mut wire: Wire,
+        connection: Connection,
         requests: ReceiverStream<v1::ProduceRequest>,
     ) -> BoxFuture<'static, Result<Response<Streaming<v1::ProduceResponse>>, Status>> {
-        Box::pin(async move { wire.produce(requests).await })
+        Box::pin(call::open(connection.channel, requests))
     }
 
     fn request_id(request: &v1::ProduceRequest) -> u64 {

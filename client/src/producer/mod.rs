@@ -5,6 +5,7 @@
 //! ([`window`]), gathers what goes to the same broker into one request, and settles the batches as answers come.
 
 mod accumulator;
+mod call;
 mod delivery;
 mod exchange;
 mod partitioner;

@@ -2,6 +2,7 @@
 
 pub mod assign;
 pub mod codec;
+pub mod produce;
 
 /// SDK ↔ broker (`strandline.v1`).
 #[allow(clippy::all, clippy::disallowed_methods, missing_docs)]

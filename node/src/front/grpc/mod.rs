@@ -7,6 +7,8 @@ mod groups;
 mod metadata;
 mod produce;
 
+pub use produce::keep_body;
+
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::controller::{Controller, NewTopic};
@@ -83,8 +85,9 @@ impl Strandline for GrpcFront {
     type FetchStream = ReceiverStream<Result<FetchResponse, Status>>;
     type RemoveNodeStream = Out<RemoveNodeProgress>;
 
-    async fn produce(&self, request: Request<Streaming<ProduceRequest>>) -> Answer<Self::ProduceStream> {
-        let answers = produce::serve(self.broker.clone(), request.into_inner());
+    async fn produce(&self, mut request: Request<Streaming<ProduceRequest>>) -> Answer<Self::ProduceStream> {
+        let body = produce::kept_body(&mut request)?;
+        let answers = produce::serve(self.broker.clone(), body);
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 

@@ -6,14 +6,22 @@
 use super::convert;
 use crate::broker::Broker;
 use crate::error::ServeError;
+use crate::net;
 use crate::partition::{Acks, ProduceCall, ProduceResult};
 use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use parking_lot::Mutex;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_record::TopicPartition;
+use strandline_wire::produce::{PATH, Requests};
 use strandline_wire::v1;
 use tokio::sync::{Semaphore, mpsc};
-use tonic::{Status, Streaming};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http;
 
 /// Requests of one stream that may be unanswered.
 const MAX_IN_FLIGHT: usize = 256;
@@ -24,10 +32,56 @@ const MAX_JOURNAL_PENDING: usize = 48 << 20;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The body of a produce stream, which this module reads itself. tonic finds an empty one in its place.
+#[derive(Clone)]
+pub struct RequestBody(Arc<Mutex<Option<Body>>>);
+
+/// In front of the service: keeps a produce stream's body for [`serve`].
+pub fn keep_body(mut request: http::Request<Body>) -> http::Request<Body> {
+    if request.uri().path() == PATH {
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        request.extensions_mut().insert(RequestBody(Arc::new(Mutex::new(Some(body)))));
+    }
+    request
+}
+
+/// What [`keep_body`] kept.
+pub fn kept_body<T>(request: &mut tonic::Request<T>) -> Result<Body, Status> {
+    let kept = request.extensions_mut().remove::<RequestBody>();
+    kept.and_then(|body| body.0.lock().take()).ok_or_else(|| Status::internal("the request has no body"))
+}
+
 pub type Responses = mpsc::Receiver<Result<v1::ProduceResponse, Status>>;
 
+/// Requests as they come out of a body.
+struct Reader {
+    body: Body,
+    requests: Requests,
+}
+
+impl Reader {
+    /// The next request; `None` when the client has ended the stream.
+    async fn next(&mut self) -> Result<Option<v1::ProduceRequest>, Status> {
+        loop {
+            if let Some(request) = self.requests.take()? {
+                return Ok(Some(request));
+            }
+            let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await.transpose()?;
+            match frame.map(Frame::into_data) {
+                Some(Ok(data)) => self.requests.push(data),
+                // Trailers, or nothing more.
+                Some(Err(_)) | None if self.requests.is_between() => return Ok(None),
+                Some(Err(_)) | None => {
+                    return Err(Status::invalid_argument("the stream ended inside a request"));
+                }
+            }
+        }
+    }
+}
+
 /// Serves one stream until the client ends it; answers come out of the receiver.
-pub fn serve(broker: Arc<Broker>, requests: Streaming<v1::ProduceRequest>) -> Responses {
+pub fn serve(broker: Arc<Broker>, requests: Body) -> Responses {
+    let requests = Reader { body: requests, requests: Requests::new(net::MAX_MESSAGE) };
     // A permit is held for each request until its answer is in the channel, so sending never waits.
     let (tx, rx) = mpsc::channel(MAX_IN_FLIGHT + 1);
     tokio::spawn(async move {
@@ -49,11 +103,11 @@ pub fn serve(broker: Arc<Broker>, requests: Streaming<v1::ProduceRequest>) -> Re
 
 async fn read(
     broker: &Arc<Broker>,
-    mut requests: Streaming<v1::ProduceRequest>,
+    mut requests: Reader,
     tx: &mpsc::Sender<Result<v1::ProduceResponse, Status>>,
 ) -> Result<(), Status> {
     let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-    while let Some(request) = requests.message().await? {
+    while let Some(request) = requests.next().await? {
         let slot = in_flight.clone().acquire_owned().await.map_err(|_| Status::internal("closed"))?;
         let bytes: usize = request.partitions.iter().map(|p| p.batches.len()).sum();
         let budget = broker.produce_budget(bytes).await;
@@ -100,8 +154,9 @@ fn start(
         ms => Duration::from_millis(u64::from(ms)).min(MAX_TIMEOUT),
     };
     let deadline_ms = broker.context().now_ms() + timeout.as_millis() as u64;
+    // Copies, since a slice would keep all that was received with it until the answer.
     let names: Vec<(Bytes, i32)> =
-        request.partitions.iter().map(|p| (p.topic_id.clone(), p.partition)).collect();
+        request.partitions.iter().map(|p| (Bytes::copy_from_slice(&p.topic_id), p.partition)).collect();
     let shared = broker.clone();
     let done = Box::new(move |results: Vec<ProduceResult>| {
         let partitions = names
