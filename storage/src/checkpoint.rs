@@ -115,8 +115,6 @@ pub fn read(disk: &dyn Disk, root: &Path) -> io::Result<Found> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The first one: what lies unsynced from before is not known.
-    Opening,
     Running,
     /// The last one: nothing is appended any more.
     Closing,
@@ -167,31 +165,41 @@ impl Unsynced {
     }
 }
 
+/// What one checkpoint leaves to the next.
+#[derive(Debug)]
+pub struct Progress {
+    /// Of the last one.
+    pub sequence: u64,
+    /// There was none since the store was opened: what lies unsynced from before is not known.
+    pub first: bool,
+}
+
 /// Takes a checkpoint. `Ok(false)`: the disk is too full; nothing was given up, it is tried again. An error
 /// is fatal.
 pub fn run(shared: &Arc<Shared>, kind: Kind) -> io::Result<bool> {
-    let mut sequence = shared.checkpointing.lock();
+    let mut progress = shared.checkpointing.lock();
     if shared.is_failed() {
         return Err(io::Error::other("a sync failed before"));
     }
-    let done = run_locked(shared, kind, &mut sequence);
+    let done = run_locked(shared, kind, &mut progress);
     if done.is_err() {
         shared.fail();
     }
     done
 }
 
-fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Result<bool> {
+fn run_locked(shared: &Arc<Shared>, kind: Kind, progress: &mut Progress) -> io::Result<bool> {
     shared.checkpoint_begins();
     let place = shared.journal.place();
     let garbage = shared.take_garbage();
-    let mut unsynced = Unsynced { all: kind == Kind::Opening, ..Default::default() };
+    let mut unsynced = Unsynced { all: progress.first, ..Default::default() };
     let (mut noted, mut records) = (Vec::new(), Vec::new());
     for log in shared.all_logs() {
         note(shared, kind, log, &mut noted, &mut records, &mut unsynced);
     }
     unsynced.all |= garbage.iter().any(|garbage| matches!(garbage, Garbage::Quarantine { .. }));
     sync(shared, &unsynced)?;
+    progress.first = false;
 
     let removing = garbage.iter().filter_map(|garbage| match garbage {
         Garbage::Log { tp } => Some(*tp),
@@ -199,7 +207,7 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Resul
     });
     let Place { generation, first_group, next_seq } = place;
     let manifest = Manifest {
-        sequence: *sequence + 1,
+        sequence: progress.sequence + 1,
         incarnation: shared.incarnation,
         generation,
         first_group,
@@ -223,7 +231,7 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, sequence: &mut u64) -> io::Resul
             Err(error) => return Err(error),
         }
         // The next one must have a higher sequence even if only one of the two was written.
-        *sequence = manifest.sequence;
+        progress.sequence = manifest.sequence;
     }
 
     shared.journal_files.recycle_before(generation);
@@ -285,7 +293,7 @@ fn sync(shared: &Shared, unsynced: &Unsynced) -> io::Result<()> {
 /// Makes what some logs appended so far durable (`flush=interval`).
 fn sync_logs(shared: &Shared, logs: &[Arc<PartitionLog>]) -> io::Result<()> {
     // Not while a checkpoint might believe that another sync has covered it already.
-    let _sequence = shared.checkpointing.lock();
+    let _progress = shared.checkpointing.lock();
     let mut unsynced = Unsynced::default();
     for log in logs {
         unsynced.take(&mut log.lock(), log.topic_partition());

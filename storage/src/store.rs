@@ -1,7 +1,7 @@
 //! A node's storage: the directory, its logs, and what they share.
 
 use crate::cache::CacheBudget;
-use crate::checkpoint::{self, CheckpointWorker, Kind};
+use crate::checkpoint::{self, CheckpointWorker, Kind, Progress};
 use crate::config::{FlushMode, LogConfig, StoreConfig};
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, BindError, OpenError};
@@ -150,8 +150,8 @@ pub(crate) struct Shared {
     pub indexes: IndexCache,
     pub cache: Arc<CacheBudget>,
     pub space: Space,
-    /// Held while a checkpoint is taken; the sequence of the last one.
-    pub checkpointing: Mutex<u64>,
+    /// Held while a checkpoint is taken.
+    pub checkpointing: Mutex<Progress>,
     logs: Mutex<Logs>,
     garbage: Mutex<Vec<Garbage>>,
     requested: Requested,
@@ -182,7 +182,7 @@ impl Shared {
             indexes: IndexCache::default(),
             cache: Arc::new(CacheBudget::new(config.tail_cache_bytes)),
             space: Space { left: AtomicI64::new(0), full: AtomicBool::new(false) },
-            checkpointing: Mutex::new(start.checkpoint_sequence),
+            checkpointing: Mutex::new(Progress { sequence: start.checkpoint_sequence, first: true }),
             logs: Mutex::default(),
             garbage: Mutex::default(),
             requested: Requested::default(),

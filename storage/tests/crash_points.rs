@@ -124,6 +124,14 @@ fn sweep(script: Script) {
             // Once its checkpoint is durable it goes on whatever becomes of the files that it removes.
             drop(Node::try_open(&twice));
             assert!(twice.is_crashed(), "the recovery of crash {crash_at} reaches {again}");
+            if again % 2 == 0 {
+                // Only the process dies; what the next one finds must outlive the power.
+                twice.crash();
+                let found = Modelled::check_recovered(&Node::open(&twice), &logs);
+                twice.power_loss();
+                Modelled::check_recovered(&Node::open(&twice), &found);
+                continue;
+            }
             twice.power_loss();
             let node = Node::open(&twice);
             Modelled::check_recovered(&node, &logs);
@@ -240,5 +248,26 @@ fn an_index_whose_log_was_lost_is_not_taken_for_one_of_the_next_log_of_that_name
     node.checkpoint();
     let node = Node::open(&node.kill());
     let appended = node.log(0).append_as_leader(&batch(4, 1, 10), LeaderEpoch(1), NOW);
+    assert_eq!(appended.expect("nothing is damaged").base_offset, Offset(2));
+}
+
+#[test]
+fn nothing_of_a_log_that_was_lost_is_left_to_the_next_one_where_a_deletion_was_under_way() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    node.log(0).append_as_leader(&batch(1, 1, 10), LeaderEpoch(1), NOW).unwrap();
+    node.run();
+    assert!(node.store.delete_log(tp(0)));
+    // The checkpoint of this says that the directory is to be removed.
+    node.run();
+    // A new one of that name, of which the journal knows nothing: a closed segment with its index, and another.
+    node.log(0).append_as_leader(&batch(2, 1, 900), LeaderEpoch(1), NOW).unwrap();
+    node.log(0).append_as_leader(&batch(3, 1, 2900), LeaderEpoch(1), NOW).unwrap();
+    let node = Node::open(&node.kill());
+    assert_eq!(node.store.logs(), vec![]);
+    node.log(0).append_as_leader(&batch(4, 2, 901), LeaderEpoch(1), NOW).unwrap();
+    node.checkpoint();
+    let node = Node::open(&node.kill());
+    let appended = node.log(0).append_as_leader(&batch(5, 1, 10), LeaderEpoch(1), NOW);
     assert_eq!(appended.expect("nothing is damaged").base_offset, Offset(2));
 }

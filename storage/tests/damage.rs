@@ -146,6 +146,19 @@ fn a_damaged_payload_in_the_journal_marks_the_log_that_it_belongs_to() {
 }
 
 #[test]
+fn damage_in_the_journal_is_not_found_again_after_the_repair() {
+    let (node, report) = with_damaged_middle(64 + 2 * 64 + 70, &[0, 1, 2]);
+    assert_eq!(report.damaged.len(), 1);
+    let log = node.log(1);
+    let end = log.repair().unwrap();
+    log.append_as_follower(&stamped(&batch(50, 4, 10), end.get(), 3), NOW).unwrap();
+    node.host.run_named("journal").unwrap();
+    let node = Node::open(&node.power_loss());
+    assert_eq!((node.report.damaged.clone(), node.report.damaged_groups), (vec![], 0));
+    assert_eq!(check_consistent(&node.log(1)).end, end.get() + 4);
+}
+
+#[test]
 fn a_damaged_table_in_the_journal_marks_every_log_that_is_not_known_to_be_whole() {
     let (node, report) = with_damaged_middle(64 + 20, &[0, 1]);
     // 0 was written to again and its chain has no gap; 1 has one; of 2 and 3 nothing is known.

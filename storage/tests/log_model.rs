@@ -10,18 +10,44 @@ use strandline_storage::disk::SimDisk;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append { log: i32, count: i32, size: usize },
-    Truncate { log: i32, back: i64 },
-    Reset { log: i32, start: i64 },
-    Advance { log: i32, by: i64 },
-    Retain { log: i32 },
-    Delete { log: i32 },
-    SetMode { log: i32, os: bool },
+    Append {
+        log: i32,
+        count: i32,
+        size: usize,
+    },
+    Truncate {
+        log: i32,
+        back: i64,
+    },
+    Reset {
+        log: i32,
+        start: i64,
+    },
+    Advance {
+        log: i32,
+        by: i64,
+    },
+    Retain {
+        log: i32,
+    },
+    Delete {
+        log: i32,
+    },
+    SetMode {
+        log: i32,
+        os: bool,
+    },
     Flush,
     Checkpoint,
     CloseAndOpen,
     Kill,
     PowerLoss,
+    /// The process or the machine dies at that operation of the disk in a checkpoint, or in flushing.
+    DieAtWork {
+        checkpoint: bool,
+        at: u64,
+        power: bool,
+    },
 }
 
 fn op(modes: bool) -> impl Strategy<Value = Op> {
@@ -39,6 +65,14 @@ fn op(modes: bool) -> impl Strategy<Value = Op> {
         1 => Just(Op::CloseAndOpen),
         1 => Just(Op::Kill),
         1 => Just(Op::PowerLoss),
+    ]
+}
+
+fn op_or_death(modes: bool) -> impl Strategy<Value = Op> {
+    let death = (any::<bool>(), 0..25u64, any::<bool>());
+    prop_oneof![
+        8 => op(modes),
+        1 => death.prop_map(|(checkpoint, at, power)| Op::DieAtWork { checkpoint, at, power }),
     ]
 }
 
@@ -87,6 +121,15 @@ fn apply(mut it: Modelled, op: &Op) -> Result<Modelled, DiskCrashed> {
             let logs = it.logs.clone();
             return Ok(reopen(&it.node.kill(), &logs, before));
         }
+        Op::DieAtWork { checkpoint, at, power } => {
+            let disk = &it.node.disk;
+            disk.set_crash_at_op(disk.op_count() + at);
+            // Done, or cut short.
+            let _ = if *checkpoint { it.checkpoint() } else { it.flush() };
+            let logs = it.logs.clone();
+            let disk = if *power { it.node.power_loss() } else { it.node.kill() };
+            return Ok(reopen(&disk, &logs, before));
+        }
         Op::PowerLoss => {
             let logs = it.logs.clone();
             return Ok(reopen(&it.node.power_loss(), &logs, before));
@@ -107,6 +150,22 @@ proptest! {
     fn logs_of_changing_flush_modes_are_always_what_the_model_says(
         seed: u64,
         ops in proptest::collection::vec(op(true), 1..90),
+    ) {
+        run(seed, &ops);
+    }
+
+    #[test]
+    fn logs_of_processes_that_die_at_work_are_always_what_the_model_says(
+        seed: u64,
+        ops in proptest::collection::vec(op_or_death(false), 1..90),
+    ) {
+        run(seed, &ops);
+    }
+
+    #[test]
+    fn logs_of_changing_flush_modes_and_of_processes_that_die_at_work_are_always_what_the_model_says(
+        seed: u64,
+        ops in proptest::collection::vec(op_or_death(true), 1..90),
     ) {
         run(seed, &ops);
     }

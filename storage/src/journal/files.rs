@@ -9,6 +9,7 @@
 //! (with the pages gone from the cache, a tenth).
 
 use super::format::padded;
+use super::reader::FoundFile;
 use crate::disk::{BlockBuffer, Disk, DiskFile, OpenMode};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -59,31 +60,22 @@ pub fn parse_file_name(name: &str) -> Option<u32> {
 }
 
 impl JournalFiles {
-    /// `found` are the ids of the files that exist, none of which is needed any more.
-    pub fn new(
-        root: &Path,
-        file_bytes: u64,
-        max: usize,
-        first_generation: u64,
-        found: Vec<(u32, u64)>,
-    ) -> Self {
+    /// `found` are the files that exist. Those that replay needed stay in use until the first checkpoint.
+    pub fn new(root: &Path, file_bytes: u64, max: usize, first_generation: u64, found: &[FoundFile]) -> Self {
         let file_bytes = padded(file_bytes);
-        let next_id = found.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
-        let (ready, raw): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, len)| *len >= file_bytes);
-        let ids = |files: Vec<(u32, u64)>| files.into_iter().map(|(id, _)| id).collect();
-        JournalFiles {
-            dir: root.join(JOURNAL),
-            file_bytes,
-            max: max.max(2),
-            files: Mutex::new(Files {
-                ready: ids(ready),
-                raw: ids(raw),
-                used: BTreeMap::new(),
-                next_id,
-                next_generation: first_generation,
-                preparing: false,
-            }),
+        let mut files = Files { next_generation: first_generation, ..Files::default() };
+        for FoundFile { id, len, needed } in found {
+            let prepared = *len >= file_bytes;
+            files.next_id = files.next_id.max(id + 1);
+            match needed {
+                Some(generation) => {
+                    files.used.insert(*generation, (*id, prepared));
+                }
+                None if prepared => files.ready.push(*id),
+                None => files.raw.push(*id),
+            }
         }
+        JournalFiles { dir: root.join(JOURNAL), file_bytes, max: max.max(2), files: Mutex::new(files) }
     }
 
     pub fn file_bytes(&self) -> u64 {

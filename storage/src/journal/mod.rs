@@ -100,9 +100,10 @@ impl Journal {
         seq
     }
 
-    /// Entries so far, found at a start, had lower sequence numbers.
-    pub fn go_on_at(&self, next_seq: u64) {
+    /// Where the entries end that were found at a start.
+    pub fn go_on_at(&self, first_group: u64, next_seq: u64) {
         let mut state = self.state.lock();
+        state.place.first_group = first_group;
         state.place.next_seq = state.place.next_seq.max(next_seq);
     }
 

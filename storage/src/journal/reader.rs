@@ -4,14 +4,14 @@
 //! highest one were whole once: one that is missing or unreadable is damage. Only the highest may be torn,
 //! and nothing in it was acknowledged then: it is cut.
 
-use super::files::{JOURNAL, parse_file_name};
+use super::files::{JOURNAL, file_name, parse_file_name};
 use super::format::{self, BLOCK, Entry, GROUP_HEADER_BYTES, GroupHeader, Op, TableEntry};
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, OpenMode};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strandline_record::crc32c;
 use uuid::Uuid;
@@ -26,12 +26,20 @@ struct GroupRef {
     header: GroupHeader,
 }
 
+/// A journal file as it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundFile {
+    pub id: u32,
+    pub len: u64,
+    /// Of the newest group in it that replay needs.
+    pub needed: Option<u64>,
+}
+
 /// The groups of the journal that replay needs.
 #[derive(Debug)]
 pub struct JournalScan {
     groups: BTreeMap<u64, GroupRef>,
-    /// Id and length of every journal file.
-    pub files: Vec<(u32, u64)>,
+    pub files: Vec<FoundFile>,
 }
 
 /// One entry as it was read; `intact` is false when its payload is damaged.
@@ -42,21 +50,25 @@ pub struct ReadEntry {
 }
 
 /// Lists the journal's files without reading them.
-pub fn list(disk: &dyn Disk, root: &Path) -> io::Result<Vec<(u32, u64)>> {
+pub fn list(disk: &dyn Disk, root: &Path) -> io::Result<Vec<FoundFile>> {
     let entries = disk.read_dir(&root.join(JOURNAL))?;
-    Ok(entries.iter().filter_map(|e| Some((parse_file_name(&e.name)?, e.len))).collect())
+    let found = |e: &DirEntry| Some(FoundFile { id: parse_file_name(&e.name)?, len: e.len, needed: None });
+    Ok(entries.iter().filter_map(found).collect())
 }
 
 /// Finds every group of generation `from_generation` or later.
 pub fn scan(disk: &dyn Disk, root: &Path, directory: Uuid, from_generation: u64) -> io::Result<JournalScan> {
     let mut scan = JournalScan { groups: BTreeMap::new(), files: list(disk, root)? };
-    for (id, len) in &scan.files {
-        let path = root.join(JOURNAL).join(super::files::file_name(*id));
-        let file = disk.open(&path, OpenMode::Read)?;
-        scan_file(&file, *len, directory, from_generation, &mut scan.groups)?;
-        file.advise_dont_need(0, *len);
+    for found in &mut scan.files {
+        let file = disk.open(&path(root, found.id), OpenMode::Read)?;
+        found.needed = scan_file(&file, found.len, directory, from_generation, &mut scan.groups)?;
+        file.advise_dont_need(0, found.len);
     }
     Ok(scan)
+}
+
+fn path(root: &Path, id: u32) -> PathBuf {
+    root.join(JOURNAL).join(file_name(id))
 }
 
 fn read_full(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> io::Result<usize> {
@@ -76,7 +88,8 @@ fn scan_file(
     directory: Uuid,
     from_generation: u64,
     groups: &mut BTreeMap<u64, GroupRef>,
-) -> io::Result<()> {
+) -> io::Result<Option<u64>> {
+    let mut needed = None;
     let mut buffer = vec![0; SCAN_BYTES.min(len as usize)];
     let (mut buffered_at, mut buffered) = (0, 0);
     let mut position = 0;
@@ -98,17 +111,23 @@ fn scan_file(
             Some(header) if read_table(&**file, position, &header)?.is_some() => {
                 if position == 0 && header.generation < from_generation {
                     // A use of a file begins at its start: this one was over before the checkpoint.
-                    return Ok(());
+                    return Ok(None);
                 }
                 if header.generation >= from_generation {
-                    groups.insert(header.number, GroupRef { file: file.clone(), position, header });
+                    needed = needed.max(Some(header.generation));
+                    let group = GroupRef { file: file.clone(), position, header };
+                    // The number of a torn group was used again by the process after it.
+                    let newest = groups.entry(header.number).or_insert_with(|| group.clone());
+                    if newest.header.generation < header.generation {
+                        *newest = group;
+                    }
                 }
                 position += header.size();
             }
             _ => position += BLOCK as u64,
         }
     }
-    Ok(())
+    Ok(needed)
 }
 
 /// The last group of a file that was cut by a crash may miss its padding.
@@ -130,8 +149,21 @@ fn read_table(
 
 impl JournalScan {
     /// After a clean stop there is nothing to read.
-    pub fn of_clean(files: Vec<(u32, u64)>) -> Self {
+    pub fn of_clean(files: Vec<FoundFile>) -> Self {
         JournalScan { groups: BTreeMap::new(), files }
+    }
+
+    /// The newest generation of which something was found.
+    pub fn generation(&self) -> Option<u64> {
+        self.files.iter().filter_map(|file| file.needed).max()
+    }
+
+    /// Makes what was read durable.
+    pub fn sync(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
+        for found in self.files.iter().filter(|file| file.needed.is_some()) {
+            disk.open(&path(root, found.id), OpenMode::Read)?.sync_data()?;
+        }
+        disk.sync_dir(&root.join(JOURNAL))
     }
 
     /// Groups that replay must see: from `first` to the highest found.

@@ -8,6 +8,12 @@
 //!                 ─────► new checkpoint, new journal generation
 //! ```
 //!
+//! The new checkpoint syncs the whole file system, which may take seconds. The store is open before, and goes on as
+//! it does between any two checkpoints: what it replayed stays in the journal, is durable there, and is replayed again
+//! with what is appended if it dies before. The checkpoint comes first only where the journal is not all that the logs
+//! rest on: after a clean stop (the next start would not read the journal), where batches were taken in that are not
+//! in the journal, and where damage was found (it is not to be judged again after a repair).
+//!
 //! Until the new checkpoint is durable nothing that the old one or the journal holds is changed: a crash during
 //! recovery finds the same again. All that recovery does to the files, and whatever the process before it left
 //! unsynced, is durable before the new checkpoint is: what was dropped once must not come back. A segment that is
@@ -29,6 +35,7 @@ use crate::journal::{JOURNAL, Journal, JournalFiles, Place};
 use crate::meta::{self, Meta};
 use crate::segment::LOGS;
 use crate::store::{Shared, Start};
+use replay::Replayed;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,15 +214,17 @@ pub(crate) fn open(
     };
     let scan = scan.map_err(failed(&root.join(JOURNAL)))?;
     let groups = scan.range(manifest.first_group);
-    let incarnation = manifest.incarnation + 1;
+    // A process that did not come to its first checkpoint has left the counter in its journal files only.
+    let found = scan.generation().map_or(0, |generation| (generation >> INCARNATION_SHIFT) as u32);
+    let Some(incarnation) = manifest.incarnation.max(found).checked_add(1) else {
+        return Err(OpenError::Unreadable {
+            path: root.join(JOURNAL),
+            reason: "its counter is used up".to_owned(),
+        });
+    };
     let generation = u64::from(incarnation) << INCARNATION_SHIFT;
-    let journal_files = JournalFiles::new(
-        root,
-        config.journal_file_bytes,
-        config.journal_files_max,
-        generation,
-        scan.files.clone(),
-    );
+    let journal_files =
+        JournalFiles::new(root, config.journal_file_bytes, config.journal_files_max, generation, &scan.files);
     let journal = Journal::new(Place { generation, first_group: groups.end, next_seq: manifest.next_seq });
     let start = Start {
         directory_id: meta.directory,
@@ -226,13 +235,25 @@ pub(crate) fn open(
     };
     let shared = Shared::new(disk, root, config, start);
 
-    let mut report = replay::run(&shared, manifest, &scan, groups.clone(), now_ms).map_err(failed(root))?;
+    let clean = manifest.clean;
+    let Replayed { mut report, unjournaled } =
+        replay::run(&shared, manifest, &scan, groups, now_ms).map_err(failed(root))?;
     report.created = created;
     report.clean &= !created;
     report.damaged_checkpoints = damaged_checkpoints;
-    if !checkpoint::run(&shared, Kind::Opening).map_err(failed(root))? {
-        let source = io::Error::new(io::ErrorKind::StorageFull, "no space for a checkpoint");
-        return Err(OpenError::Io { path: root.to_owned(), source });
+    let damage = damaged_checkpoints > 0 || report.damaged_groups > 0 || !report.damaged.is_empty();
+    if clean || unjournaled || damage {
+        if !checkpoint::run(&shared, Kind::Running).map_err(failed(root))? {
+            let source = io::Error::new(io::ErrorKind::StorageFull, "no space for a checkpoint");
+            return Err(OpenError::Io { path: root.to_owned(), source });
+        }
+    } else {
+        // A process that was killed may have left in the page cache only what was read here: the last groups, and the
+        // name of the checkpoint.
+        scan.sync(&*shared.disk, root).map_err(failed(&root.join(JOURNAL)))?;
+        shared.disk.sync_dir(root).map_err(failed(root))?;
+        shared.request_checkpoint();
     }
-    Ok(Opened { shared, meta, clean_epoch, lock, next_group: groups.end, report })
+    let next_group = shared.journal.place().first_group;
+    Ok(Opened { shared, meta, clean_epoch, lock, next_group, report })
 }

@@ -58,6 +58,13 @@ pub(super) struct Replay<'a> {
 /// The buffers of all logs are written when together they reach this.
 const BUFFERS_BYTES: usize = 16 << 20;
 
+/// What came of it.
+pub struct Replayed {
+    pub report: RecoveryReport,
+    /// A log was written to without the journal.
+    pub unjournaled: bool,
+}
+
 /// Brings the logs of `shared` back.
 pub fn run(
     shared: &Arc<Shared>,
@@ -65,7 +72,9 @@ pub fn run(
     scan: &JournalScan,
     groups: Range<u64>,
     now_ms: i64,
-) -> io::Result<RecoveryReport> {
+) -> io::Result<Replayed> {
+    let unjournaled = manifest.logs.iter().any(|log| !log.journaled);
+    let end = groups.end;
     let mut replay = Replay {
         shared,
         now_ms,
@@ -79,8 +88,10 @@ pub fn run(
     };
     shared.raise_number(manifest.next_number);
     replay.run(manifest, scan, groups)?;
-    shared.journal.go_on_at(replay.highest_seq.saturating_add(1));
-    Ok(replay.report)
+    // A torn group is written over, by its number: with another one behind it, it would look damaged.
+    let first_group = end - u64::from(replay.report.torn_tail);
+    shared.journal.go_on_at(first_group, replay.highest_seq.saturating_add(1));
+    Ok(Replayed { report: replay.report, unjournaled })
 }
 
 pub(super) fn lower(mark: &mut Option<Offset>, from: Offset) {
@@ -126,7 +137,7 @@ impl Replay<'_> {
         for (tp, files) in &self.dirs {
             if removing.contains(tp) {
                 // Its removal was decided durably, and interrupted.
-                self.shared.discard(Garbage::Log { tp: *tp });
+                self.shared.disk.remove_dir_all(&log_dir(&self.shared.root, *tp))?;
             } else if !files.segments.is_empty() {
                 unknown.insert(log_dir_name(*tp));
             } else {
