@@ -37,7 +37,7 @@ pub trait Env: Send + Sync + Debug + 'static {
 
 /// A bound socket.
 pub trait Listener: Send {
-    /// The next connection and its remote address.
+    /// The next connection and its remote address. Cancel safe: a dropped call loses no connection.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedIo, Arc<str>)>>;
     fn local_addr(&self) -> io::Result<String>;
 }

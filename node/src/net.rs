@@ -1,16 +1,13 @@
-//! Serving and dialling gRPC over [`Env`]'s sockets.
+//! Serving and dialling gRPC over [`Env`](crate::env::Env)'s sockets.
 
-use crate::env::Listener;
-use bytes::Bytes;
+mod accept;
+
+pub use accept::{Acceptor, Limits, MAX_PEER_CONNECTIONS, Remote, ServedIo, incoming};
+
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use strandline_raft::io::{BoxedIo, Connect};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::codegen::http::{HeaderValue, Response, Uri, header};
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 
 /// HTTP/2 flow-control windows. A stream must hold a bandwidth-delay product and a few whole batches; one
@@ -20,101 +17,12 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Streams open at once on one connection.
 const MAX_STREAMS: u32 = 4096;
 const MAX_FRAME: u32 = 256 << 10;
-/// Connections that have not been accepted by HTTP/2 yet wait in the kernel.
+/// For a connection that this node opens.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest message of either service: a batch of `message.max.bytes` in a message with others.
 pub const MAX_MESSAGE: usize = 64 << 20;
-
-/// An accepted connection, as tonic wants it.
-pub struct ServedIo {
-    io: BoxedIo,
-    remote: Arc<str>,
-    /// Read already, by whoever looked what protocol it is.
-    unread: Bytes,
-}
-
-impl ServedIo {
-    pub fn new(io: BoxedIo, remote: Arc<str>, unread: Bytes) -> Self {
-        ServedIo { io, remote, unread }
-    }
-}
-
-/// Remote address of a request, found in its extensions.
-#[derive(Clone, Debug)]
-pub struct Remote(pub Arc<str>);
-
-impl Connected for ServedIo {
-    type ConnectInfo = Remote;
-
-    fn connect_info(&self) -> Remote {
-        Remote(self.remote.clone())
-    }
-}
-
-impl AsyncRead for ServedIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.unread.is_empty() {
-            let count = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ServedIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-/// Connections of a listener, without end.
-pub fn incoming(listener: Box<dyn Listener>) -> impl futures::Stream<Item = io::Result<ServedIo>> + Send {
-    futures::stream::unfold(listener, |mut listener| async move {
-        let (io, remote) = accept(&mut *listener).await;
-        Some((Ok(ServedIo::new(io, remote, Bytes::new())), listener))
-    })
-}
-
-/// The next connection. An accept that fails (too many open files) is retried after a pause instead of ending the
-/// service.
-pub async fn accept(listener: &mut dyn Listener) -> (BoxedIo, Arc<str>) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
 
 fn without_date(mut response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
     // hyper would stamp the wall clock: pointless here, and it makes simulated traces differ.

@@ -286,8 +286,10 @@ fn serve_grpc(
         .max_encoding_message_size(net::MAX_MESSAGE);
     let router = net::server().layer(MapRequestLayer::new(keep_body as fn(_) -> _)).add_service(service);
     let stopping = context.stopping.clone();
+    let limits = net::Limits::new(context.config.max_connections);
     async move {
-        let serving = router.serve_with_incoming_shutdown(net::incoming(listener), stopping.cancelled());
+        let connections = net::incoming("gRPC", listener, limits);
+        let serving = router.serve_with_incoming_shutdown(connections, stopping.cancelled());
         until_stopped(serving, &stopping, "the gRPC listener ended").await;
     }
 }

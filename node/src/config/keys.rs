@@ -208,6 +208,9 @@ node_config! {
         /// Address by which other nodes reach `listen.peer`; when absent, this node's own entry of `form.cluster`,
         /// else the listen address itself.
         advertise_peer: Option<HostPort> = None, "advertise.peer", "node-1.example:7170";
+        /// Connections of clients that a listener holds at once; further ones are closed at once. Other nodes are not
+        /// counted.
+        max_connections: usize = 10_000, "max.connections", "2000" [1, 1_000_000];
     }
     "Defaults of new topics" {
         /// Partitions of a topic whose creation does not say how many.
