@@ -1,19 +1,23 @@
 //! The partitions that this node holds: found by requests, started, re-led and stopped by metadata.
 //!
 //! Invariants: a partition object exists exactly for the partitions of the image that name this node as a
-//! replica (once the image has been applied); nothing acts before this process's registration is in the
-//! image.
+//! replica (once the image has been applied), except for those whose log cannot be opened, which are tried again
+//! with growing pauses; nothing acts before this process's registration is in the image.
 
 use crate::context::Context;
 use crate::error::ServeError;
 use crate::partition::Partition;
 use crate::replica::Fetchers;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_metadata::{Delta, Image};
 use strandline_record::{PartitionId, TopicPartition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Pauses between attempts to open a log.
+const OPEN_AGAIN_MS: u64 = 500;
+const OPEN_AGAIN_MAX_MS: u64 = 30_000;
 
 /// The produce budget is counted in units, so that it fits a semaphore.
 const BUDGET_UNIT: usize = 1024;
@@ -22,9 +26,26 @@ const BUDGET_UNIT: usize = 1024;
 pub struct Broker {
     context: Arc<Context>,
     partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
+    /// Partitions of this node whose log could not be opened; none of them is in `partitions`.
+    unopened: Mutex<BTreeMap<TopicPartition, Unopened>>,
     fetchers: Arc<Fetchers>,
     produce_budget: Arc<Semaphore>,
     produce_budget_units: u32,
+}
+
+/// Why a partition is not here, and when it is tried again.
+#[derive(Debug)]
+struct Unopened {
+    error: ServeError,
+    pause_ms: u64,
+    again_ms: u64,
+}
+
+impl Unopened {
+    fn new(error: ServeError, before: Option<&Unopened>, now_ms: u64) -> Self {
+        let pause_ms = before.map_or(OPEN_AGAIN_MS, |before| (before.pause_ms * 2).min(OPEN_AGAIN_MAX_MS));
+        Unopened { error, pause_ms, again_ms: now_ms + pause_ms }
+    }
 }
 
 /// What the data directory holds and metadata does not know is looked for once.
@@ -41,6 +62,7 @@ impl Broker {
             fetchers: Fetchers::new(context.clone()),
             context,
             partitions: RwLock::default(),
+            unopened: Mutex::default(),
             produce_budget: Arc::new(Semaphore::new(units)),
             produce_budget_units: units as u32,
         })
@@ -65,6 +87,11 @@ impl Broker {
         let image = self.context.image();
         match image.partition(tp) {
             Some(agreed) => {
+                if agreed.leader == Some(self.context.id)
+                    && let Some(unopened) = self.unopened.lock().get(&tp)
+                {
+                    return Err(unopened.error.clone());
+                }
                 let leader = agreed.leader.filter(|leader| *leader != self.context.id);
                 Err(ServeError::NotLeader { leader, epoch: agreed.leader_epoch })
             }
@@ -89,21 +116,54 @@ impl Broker {
             return;
         }
         for tp in self.affected(image, delta) {
-            let mine = image.partition(tp).filter(|p| p.replicas.contains(&self.context.id));
-            match mine {
-                Some(agreed) => match self.get_or_start(tp, image) {
-                    Ok(partition) => partition.apply(image, agreed),
-                    Err(error) => {
-                        tracing::error!(partition = %tp, %error, "the partition could not be opened")
-                    }
-                },
-                None => self.stop_and_delete(tp, image),
-            }
+            self.apply_one(tp, image);
         }
         if !orphans.looked {
             orphans.looked = true;
             self.quarantine_unknown(image);
         }
+    }
+
+    fn apply_one(&self, tp: TopicPartition, image: &Arc<Image>) {
+        let Some(agreed) = image.partition(tp).filter(|p| p.replicas.contains(&self.context.id)) else {
+            self.unopened.lock().remove(&tp);
+            return self.stop_and_delete(tp, image);
+        };
+        match self.get_or_start(tp, image) {
+            Ok(partition) => {
+                if self.unopened.lock().remove(&tp).is_some() {
+                    tracing::info!(partition = %tp, "the partition could be opened now");
+                }
+                partition.apply(image, agreed);
+            }
+            Err(error) => {
+                let mut unopened = self.unopened.lock();
+                let known = unopened.get(&tp);
+                if known.is_none_or(|known| known.error != error) {
+                    tracing::error!(partition = %tp, %error, "the partition could not be opened; it is tried again");
+                }
+                let again = Unopened::new(error, known, self.context.now_ms());
+                unopened.insert(tp, again);
+            }
+        }
+    }
+
+    /// Tries again to open what could not be opened. To be called by the task that applies the metadata, which
+    /// alone starts and stops partitions.
+    pub fn open_again(&self, image: &Arc<Image>) {
+        let now_ms = self.context.now_ms();
+        let due: Vec<TopicPartition> = {
+            let unopened = self.unopened.lock();
+            unopened.iter().filter(|(_, known)| known.again_ms <= now_ms).map(|(tp, _)| *tp).collect()
+        };
+        for tp in due {
+            self.apply_one(tp, image);
+        }
+    }
+
+    /// Whether something waits for [`Broker::open_again`].
+    pub fn has_unopened(&self) -> bool {
+        !self.unopened.lock().is_empty()
     }
 
     fn affected(&self, image: &Image, delta: &Delta) -> BTreeSet<TopicPartition> {
@@ -172,5 +232,23 @@ impl Broker {
             partition.stop();
         }
         self.fetchers.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pauses_between_attempts_to_open_a_log_grow_to_a_bound() {
+        let error = || ServeError::NotOpened("no".to_owned());
+        let mut unopened = Unopened::new(error(), None, 1000);
+        assert_eq!(unopened.again_ms, 1000 + OPEN_AGAIN_MS);
+        for _ in 0..10 {
+            let next = Unopened::new(error(), Some(&unopened), 2000);
+            assert!(next.pause_ms > unopened.pause_ms || next.pause_ms == OPEN_AGAIN_MAX_MS);
+            unopened = next;
+        }
+        assert_eq!(unopened.again_ms, 2000 + OPEN_AGAIN_MAX_MS);
     }
 }

@@ -49,6 +49,8 @@ pub enum ServeError {
     Damaged(Offset),
     #[error("the log could not be read or written: {0}")]
     Storage(String),
+    #[error("the partition's log could not be opened, which is tried again: {0}")]
+    NotOpened(String),
     #[error("this node is shutting down")]
     ShuttingDown,
     #[error("too many bytes are in flight")]

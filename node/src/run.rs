@@ -318,6 +318,7 @@ async fn follow_metadata(context: Arc<Context>, broker: Arc<Broker>, groups: Arc
     let mut images = context.raft.images();
     let mut orphans = Orphans::default();
     let mut first = true;
+    let mut applied = context.image();
     loop {
         let (image, mut delta) = if first {
             (context.image(), strandline_metadata::Delta { full: true, ..Default::default() })
@@ -326,12 +327,17 @@ async fn follow_metadata(context: Arc<Context>, broker: Arc<Broker>, groups: Arc
                 biased;
                 () = context.stopping.cancelled() => return,
                 changed = images.changed() => changed,
+                () = tokio::time::sleep(TICK), if broker.has_unopened() => {
+                    broker.open_again(&applied);
+                    continue;
+                }
             }
         };
         delta.full |= std::mem::take(&mut first);
         adopt_newer_registration(&context, &image);
         broker.apply(&image, &delta, &mut orphans);
         groups.apply(&image, &delta);
+        applied = image;
     }
 }
 

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Cell {
 }
 
 struct CellState {
-    /// `None` once unloaded; whoever holds the cell then looks it up again.
+    /// `None` once emptied, which happens only to a cell that is found no more: whoever holds it looks again.
     group: Option<GroupState>,
     waiting: BTreeMap<ReplyId, oneshot::Sender<Answer>>,
 }
@@ -121,12 +121,34 @@ impl Groups {
         group: &str,
         decide: impl FnOnce(&mut GroupState, Now) -> (T, Vec<Effect>),
     ) -> Result<T, ServeError> {
-        let cell = self.cell(group)?;
-        let mut state = cell.state.lock();
-        let Some(group) = state.group.as_mut() else { return Err(ServeError::NotCoordinator(None)) };
-        let (value, effects) = decide(group, self.now());
-        self.carry_out(&cell, &mut state, effects);
-        Ok(value)
+        self.on_cell(group, |cell, state, now| {
+            let group = state.group.as_mut().expect("a cell that is in use");
+            let (value, effects) = decide(group, now);
+            self.carry_out(cell, state, effects);
+            value
+        })
+    }
+
+    /// Locks the group's cell for `work`; its `group` is there.
+    fn on_cell<T>(
+        &self,
+        group: &str,
+        work: impl FnOnce(&Arc<Cell>, &mut CellState, Now) -> T,
+    ) -> Result<T, ServeError> {
+        loop {
+            let cell = self.cell(group)?;
+            let mut state = cell.state.lock();
+            // Emptied since it was found. It is not found again: this ends with another cell, or with the
+            // coordinator that the image names now.
+            if state.group.is_some() {
+                return Ok(work(&cell, &mut state, self.now()));
+            }
+        }
+    }
+
+    /// Where to ask instead, once this node has let go of the group.
+    fn moved(&self, group: &str) -> ServeError {
+        ServeError::NotCoordinator(self.coordinator(group).filter(|broker| *broker != self.context.id))
     }
 
     fn carry_out(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, effects: Vec<Effect>) {
@@ -236,13 +258,13 @@ impl Groups {
             }
             let idle = state.waiting.is_empty() && state.group.as_ref().is_some_and(GroupState::is_idle);
             if idle {
-                state.group = None;
-                drop(state);
                 self.forget(&name, &cell);
+                state.group = None;
             }
         }
     }
 
+    /// Lock order: a cell, then the table of cells.
     fn forget(&self, name: &Arc<str>, cell: &Arc<Cell>) {
         let mut shared = self.shared.lock();
         if shared.cells.get(name).is_some_and(|known| Arc::ptr_eq(known, cell)) {
@@ -258,7 +280,7 @@ impl Groups {
         let answer = self.wait_for(group, wait, |state, reply, now| state.join(request, reply, now)).await?;
         match answer {
             Answer::Join(answer) => Ok(answer),
-            Answer::Error(error) => Err(ServeError::Group(error)),
+            Answer::Error(error) => Err(self.refused(group, error)),
             Answer::Sync(_) => unreachable!("a join is answered as a join"),
         }
     }
@@ -268,36 +290,46 @@ impl Groups {
         let answer = self.wait_for(group, wait, |state, reply, now| state.sync(request, reply, now)).await?;
         match answer {
             Answer::Sync(answer) => Ok(answer),
-            Answer::Error(error) => Err(ServeError::Group(error)),
+            Answer::Error(error) => Err(self.refused(group, error)),
             Answer::Join(_) => unreachable!("a sync is answered as a sync"),
         }
     }
 
-    /// Sends a request that may be answered by a later event, and waits for that.
+    fn refused(&self, group: &str, error: GroupError) -> ServeError {
+        match error {
+            GroupError::NotCoordinator => self.moved(group),
+            error => ServeError::Group(error),
+        }
+    }
+
+    /// Sends a request that may be answered by a later event, and waits for that; not beyond the node's end.
     async fn wait_for(
         self: &Arc<Self>,
         group: &str,
         wait: Duration,
         request: impl FnOnce(&mut GroupState, ReplyId, Now) -> Vec<Effect>,
     ) -> Result<Answer, ServeError> {
-        let cell = self.cell(group)?;
         let reply = ReplyId(self.next_reply.fetch_add(1, Ordering::Relaxed));
         let (tx, rx) = oneshot::channel();
-        {
-            let mut state = cell.state.lock();
-            let now = self.now();
-            let Some(group) = state.group.as_mut() else { return Err(ServeError::NotCoordinator(None)) };
+        let cell = self.on_cell(group, |cell, state, now| {
+            let group = state.group.as_mut().expect("a cell that is in use");
             let effects = request(group, reply, now);
             state.waiting.insert(reply, tx);
-            self.carry_out(&cell, &mut state, effects);
-        }
+            self.carry_out(cell, state, effects);
+            cell.clone()
+        })?;
         // If the client goes away (this future is dropped), the group hears of it.
         let guard = Abandon { groups: self.clone(), cell, reply };
-        let answer = tokio::time::timeout(wait + GRACE, rx).await;
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(wait + GRACE, rx) => answer,
+            // Nothing was agreed for this member: it may ask the next coordinator, or this one when it is back.
+            () = self.context.stopping.cancelled() => return Err(ServeError::ShuttingDown),
+        };
         drop(guard);
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(ServeError::NotCoordinator(None)),
+            Ok(Err(_)) => Err(self.moved(group)),
             Err(_) => Err(ServeError::Group(GroupError::RebalanceInProgress)),
         }
     }
@@ -324,7 +356,14 @@ impl Groups {
 
     /// A description of a group that this node coordinates.
     pub fn describe(self: &Arc<Self>, group: &str) -> Result<GroupDescription, ServeError> {
-        self.with(group, |state, _| (state.describe(), Vec::new()))
+        let mut described = self.with(group, |state, _| (state.describe(), Vec::new()))?;
+        if described.phase == GroupPhase::Dead
+            && self.context.image().group_offsets(&Arc::from(group)).next().is_some()
+        {
+            // It never had members: somebody has committed offsets for it.
+            described.phase = GroupPhase::Empty;
+        }
+        Ok(described)
     }
 
     /// Every agreed group, with what its agreed state says of it (a rebalance under way is known only to its

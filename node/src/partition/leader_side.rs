@@ -195,17 +195,25 @@ impl Partition {
                 }
             }
         };
-        // Below the high watermark nothing changes any more, so this needs no lock.
         if request.max_bytes == 0 && !request.min_one_batch {
             return Ok(fetched);
         }
-        match self.log.read(request.from, request.max_bytes, request.min_one_batch, end) {
+        // Below the high watermark nothing changes in an epoch, so this needs no lock. Whatever came of it counts only
+        // if the epoch still holds: the log may have been truncated and grown again meanwhile.
+        let read = self.log.read(request.from, request.max_bytes, request.min_one_batch, end);
+        self.still_leads(fetched.leader_epoch)?;
+        match read {
             Ok(read) => {
                 fetched.batches = read.bytes;
                 Ok(fetched)
             }
             Err(error) => Err(self.read_error(error)),
         }
+    }
+
+    /// That the epoch in which something was read without the lock has not ended.
+    fn still_leads(&self, epoch: LeaderEpoch) -> Result<(), ServeError> {
+        self.leading(&mut self.state.lock(), Some(epoch)).map(|_| ())
     }
 
     fn read_error(&self, error: ReadError) -> ServeError {
@@ -258,6 +266,7 @@ impl Partition {
             MAX_TIMESTAMP => self.log.max_timestamp(),
             _ => self.log.offset_for_timestamp(timestamp_ms),
         };
+        self.still_leads(epoch)?;
         match found.map_err(|error| self.read_error(error))? {
             Some((offset, at)) if offset < end => Ok((Some(offset), at, epoch)),
             _ => Ok((None, -1, epoch)),

@@ -7,7 +7,8 @@
 //! await or a read of cold data.
 //!
 //! Invariants: at most one role at a time; a role of an older leader epoch never answers anything once
-//! [`Partition::apply`] has seen a newer one; the log is written only under the state lock.
+//! [`Partition::apply`] has seen a newer one; the log is written only under the state lock; the log's retention bound is
+//! never above the high watermark of the role (it is lowered with it, under the lock, and raised now and then).
 
 mod leader_side;
 mod leading;
@@ -116,7 +117,7 @@ impl Partition {
         let log = context
             .store
             .open_log(tp, &log_config(&settings))
-            .map_err(|error| ServeError::Storage(error.to_string()))?;
+            .map_err(|error| ServeError::NotOpened(error.to_string()))?;
         let damage = log.damaged().map(|_| Damage { found_in: None });
         let partition = Arc::new_cyclic(|this: &Weak<Partition>| Partition {
             tp,
@@ -226,6 +227,9 @@ impl Partition {
                 None
             }
             Role::Leader { epoch } => {
+                // This role may know a lower high watermark than the last one: until it is known, retention, which
+                // runs beside this, must not move the log start that the role begins with.
+                self.log.set_retention_bound(Offset::ZERO);
                 let core = Leader::new(LeaderStart {
                     me: self.context.id,
                     tp: self.tp,
@@ -244,6 +248,7 @@ impl Partition {
                 });
                 state.high_watermark = core.high_watermark();
                 state.high_watermark_epoch = epoch;
+                self.log.set_retention_bound(state.high_watermark);
                 state.role = RoleState::Leader(Box::new(Leading::new(core)));
                 Some(Effects::default())
             }

@@ -49,6 +49,8 @@ impl Partition {
         agreed: &strandline_metadata::Partition,
     ) {
         let Some(broker_epoch) = self.context.broker_epoch() else { return };
+        // As where leading begins: the log start stays while the role is made of it.
+        self.log.set_retention_bound(Offset::ZERO);
         let (log_start, log_end) = (self.log.log_start(), self.log.log_end());
         let core = Follower::new(FollowerStart {
             tp: self.tp,
@@ -65,6 +67,7 @@ impl Partition {
             truncations: state.truncations,
             last_number: state.last_request,
         });
+        self.log.set_retention_bound(core.high_watermark());
         let Some(this) = self.this.upgrade() else { return };
         let fetcher = self.fetchers.attach(leader, this);
         state.role = RoleState::Follower(Box::new(Following { core, leader, fetcher, acknowledge: None }));
@@ -164,6 +167,7 @@ impl Partition {
         match result {
             Ok(()) => {
                 following.core.truncated(self.log.log_end(), self.log.last_epoch());
+                self.log.set_retention_bound(following.core.high_watermark());
                 following.acknowledge = None;
                 Then::Ask
             }
@@ -176,6 +180,10 @@ impl Partition {
     }
 
     fn learned(&self, learned: Learned) {
+        if let Some(high_watermark) = learned.high_watermark {
+            // A new leader's may be lower than what was known here.
+            self.log.set_retention_bound(high_watermark);
+        }
         if let Some(log_start) = learned.log_start
             && let Err(error) = self.log.advance_log_start(log_start)
         {

@@ -68,7 +68,7 @@ fn code(error: &ServeError) -> ErrorCode {
         ServeError::TimedOut => ErrorCode::RequestTimedOut,
         ServeError::Deposed | ServeError::ProposalUnknown(_) => ErrorCode::OutcomeUnknown,
         ServeError::StorageFull => ErrorCode::StorageFull,
-        ServeError::Damaged(_) | ServeError::Storage(_) => ErrorCode::StorageError,
+        ServeError::Damaged(_) | ServeError::Storage(_) | ServeError::NotOpened(_) => ErrorCode::StorageError,
         ServeError::ShuttingDown => ErrorCode::ShuttingDown,
         ServeError::Throttled => ErrorCode::Throttled,
         ServeError::InvalidRequest(_) => ErrorCode::InvalidRequest,
