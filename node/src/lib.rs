@@ -29,6 +29,7 @@ mod partition;
 mod peer_listener;
 mod peer_service;
 mod peers;
+mod removal;
 mod replica;
 mod run;
 mod session;

@@ -117,8 +117,11 @@ impl Peer for PeerService {
 
     async fn probe(&self, request: Request<ProbeRequest>) -> Result<Response<ProbeReply>, Status> {
         let context = self.context();
+        let ProbeRequest { broker_id: asker, confirm } = request.into_inner();
+        if confirm {
+            context.linearize().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        }
         let image = context.image();
-        let asker = request.into_inner().broker_id;
         if context.store.cluster_id().is_some() && image.cluster_id.is_none() {
             // Which directory belongs to the asker is not known yet; it asks again.
             return Err(Status::unavailable("this node is still recovering the metadata"));
@@ -134,6 +137,7 @@ impl Peer for PeerService {
                 .unwrap_or_default(),
             asker_is_member: members.contains_key(&asker) || context.raft.learners().contains_key(&asker),
             has_state: !members.is_empty(),
+            metadata_index: image.index,
         }))
     }
 

@@ -61,6 +61,25 @@ impl Peers {
     /// Asks a node who it is, on a connection of its own: a kept one may not have noticed yet that its
     /// process is gone.
     pub async fn probe(&self, addr: &str, asker: u64, deadline: Duration) -> Result<ProbeReply, ProbeError> {
+        self.ask(addr, ProbeRequest { broker_id: asker, confirm: false }, deadline).await
+    }
+
+    /// The same of a node that first makes sure that its metadata is as new as the question.
+    pub async fn probe_confirmed(
+        &self,
+        addr: &str,
+        asker: u64,
+        deadline: Duration,
+    ) -> Result<ProbeReply, ProbeError> {
+        self.ask(addr, ProbeRequest { broker_id: asker, confirm: true }, deadline).await
+    }
+
+    async fn ask(
+        &self,
+        addr: &str,
+        request: ProbeRequest,
+        deadline: Duration,
+    ) -> Result<ProbeReply, ProbeError> {
         let call = async {
             let io = (self.connect.0)(addr.to_owned()).await.map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => ProbeError::NoProcess,
@@ -73,7 +92,7 @@ impl Peers {
             });
             let channel =
                 net::channel(&once, addr).map_err(|error| ProbeError::NoAnswer(error.to_string()))?;
-            let reply = PeerClient::new(channel).probe(ProbeRequest { broker_id: asker }).await;
+            let reply = PeerClient::new(channel).probe(request).await;
             reply
                 .map(tonic::Response::into_inner)
                 .map_err(|status| ProbeError::NoAnswer(status.message().to_owned()))

@@ -19,6 +19,7 @@ use crate::net;
 use crate::peer_listener;
 use crate::peer_service::PeerService;
 use crate::peers::Peers;
+use crate::removal;
 use crate::session::Session;
 use futures::future::BoxFuture;
 use std::future::Future;
@@ -59,6 +60,12 @@ pub enum RunError {
     JoinRefused(String),
     #[error("this data directory belongs to cluster {found}, cluster.id says {wanted}")]
     WrongCluster { wanted: Uuid, found: Uuid },
+    #[error(
+        "node {id} was removed from cluster {cluster}, which has moved everything off it first: its process and its data \
+         directory {data_dir} are no longer needed. To use this machine again, start a node on an empty data directory \
+         with --join"
+    )]
+    Removed { id: BrokerId, cluster: Uuid, data_dir: String },
     #[error("the cluster refused this node: {0}")]
     Refused(String),
     #[error("stopped before the node had started")]
@@ -150,10 +157,17 @@ async fn run_node(
         let cluster_id = lifecycle::cluster_identity(&context).await?;
         lifecycle::register(&context, cluster_id).await
     };
+    let mut removed = Box::pin(removal::noticed(&context, &session));
+    let removed_from = |cluster: Uuid| RunError::Removed {
+        id: context.id,
+        cluster,
+        data_dir: context.config.data_dir.display().to_string(),
+    };
     let registered = tokio::select! {
         biased;
         () = &mut shutdown => Err(RunError::Stopped),
         reason = context.raft.failed() => Err(RunError::Raft(reason)),
+        cluster = &mut removed => Err(removed_from(cluster)),
         registered = started => registered,
     };
     let ended = match registered {
@@ -175,6 +189,7 @@ async fn run_node(
                     Ok(())
                 }
                 reason = context.raft.failed() => Err(RunError::Raft(reason)),
+                cluster = &mut removed => Err(removed_from(cluster)),
             }
         }
         Err(RunError::Stopped) => Ok(()),

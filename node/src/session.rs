@@ -22,7 +22,7 @@ const QUEUE: usize = 16;
 pub struct Session {
     shutting_down: AtomicBool,
     may_shut_down: AtomicBool,
-    /// A stream to a controller is open.
+    /// A controller has accepted the last stream, which is still open.
     connected: AtomicBool,
     wake: Notify,
     done: Notify,
@@ -50,6 +50,11 @@ impl Session {
             true
         };
         tokio::time::timeout(deadline, consent).await.unwrap_or(false)
+    }
+
+    /// Whether a controller knows this node to be there.
+    pub fn is_open(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 
     /// Keeps a session open until the node stops.
@@ -92,7 +97,6 @@ impl Session {
             .map_err(|_| tonic::Status::deadline_exceeded("the controller did not open the session"))??
             .into_inner();
         tracing::debug!(controller, "session open");
-        self.connected.store(true, Ordering::Release);
         let mut interval = tokio::time::interval(context.config.broker_heartbeat_interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut images = context.raft.images();
@@ -103,6 +107,7 @@ impl Session {
                 reply = replies.message() => match reply? {
                     Some(reply) if !reply.accepted => return Err(tonic::Status::aborted(reply.message)),
                     Some(reply) => {
+                        self.connected.store(true, Ordering::Release);
                         if reply.may_shut_down {
                             self.may_shut_down.store(true, Ordering::Release);
                             self.done.notify_one();

@@ -53,7 +53,8 @@ fn what_is_no_replication_stream_of_this_cluster_is_turned_away_and_disturbs_nob
         };
 
         let mut peer = PeerClient::connect(format!("http://{addr}")).await.unwrap();
-        let probed = peer.probe(ProbeRequest { broker_id: 9 }).await.unwrap().into_inner();
+        let probed =
+            peer.probe(ProbeRequest { broker_id: 9, ..Default::default() }).await.unwrap().into_inner();
         let cluster_id = probed.cluster_id;
 
         let elsewhere = ReplicaFetch { cluster_id: "elsewhere".to_owned(), ..Default::default() };

@@ -243,7 +243,7 @@ async fn write(inner: &Inner, count: u32, proposal: Proposal) -> Outcome {
 
 async fn forward(inner: &Inner, leader: u64, address: &str, count: u32, commands: Bytes) -> Outcome {
     let mut client = inner.peers.client(leader, address, Lane::Urgent);
-    let request = proto::Proposal { to: leader, count, commands };
+    let request = proto::Proposal { from: inner.id, to: leader, count, commands };
     let reply = match client.propose(request).await {
         Ok(reply) => reply.into_inner(),
         Err(status) if was_not_sent(&status) || status.code() == tonic::Code::FailedPrecondition => {

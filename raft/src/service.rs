@@ -144,8 +144,12 @@ impl Raft for Service {
     }
 
     async fn propose(&self, request: Request<Proposal>) -> Result<Response<ProposalReply>, Status> {
-        let Proposal { to, count, commands } = request.into_inner();
+        let Proposal { from, to, count, commands } = request.into_inner();
         self.check(to)?;
+        // A removed node that runs on, or is started again, still knows whom to ask, and would register itself anew.
+        if self.inner.address(from).is_none() {
+            return Err(Status::failed_precondition(format!("node {from} is not a member of this cluster")));
+        }
         let (outcome, responses, message) = match self.inner.propose_forwarded(count, commands).await {
             Outcome::Applied(responses) => {
                 (proposal_reply::Outcome::Applied, encode(&responses), String::new())

@@ -319,6 +319,10 @@ fn a_removed_voter_no_longer_counts() {
     let (leader, gone) = (cluster.leader(), cluster.follower());
     let handle = cluster.handle(leader);
     cluster.runtime.block_on(handle.remove(gone)).unwrap();
+    // It was not told, and knows the leader still: what it asks for is not proposed.
+    let removed = cluster.handle(gone);
+    let late = cluster.runtime.block_on(removed.propose(registration(9), Duration::from_millis(300)));
+    assert!(matches!(late, Err(ProposeError::NotSent(_))), "{late:?}");
     cluster.node(gone).kill();
     assert_eq!(handle.membership().voters, cluster.running().into_iter().collect());
     assert!(cluster.register(leader, 1));

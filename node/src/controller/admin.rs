@@ -175,7 +175,13 @@ impl Controller {
     pub async fn begin_removal(&self, id: BrokerId) -> Result<(), ServeError> {
         self.context.linearize().await?;
         let image = self.context.image();
-        let broker = image.broker(id).ok_or(ServeError::Rejected(Rejection::UnknownBroker(id)))?;
+        let Some(broker) = image.broker(id) else {
+            // A removal that was interrupted at its last step goes on there.
+            return match self.in_raft(id) {
+                true => Ok(()),
+                false => Err(ServeError::Rejected(Rejection::UnknownBroker(id))),
+            };
+        };
         let others = image.brokers.values().filter(|b| b.id != id && !b.fenced && !b.draining).count();
         if others == 0 {
             return Err(ServeError::InvalidRequest(
@@ -199,7 +205,14 @@ impl Controller {
         loop {
             self.context.linearize().await?;
             let image = self.context.image();
-            let Some(broker) = image.broker(id) else { return Ok(()) };
+            let Some(broker) = image.broker(id) else {
+                // The controller takes a forgotten broker out of Raft. The node itself is not told, so it cannot see it.
+                if id == self.context.id || !self.in_raft(id) {
+                    return Ok(());
+                }
+                tokio::time::sleep(DRAIN_LOOK).await;
+                continue;
+            };
             if self.context.raft.voters().contains_key(&id.0) && self.context.raft.voters().len() > 1 {
                 // The controller replaces a draining voter by another member, or shrinks the set.
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -214,11 +227,15 @@ impl Controller {
                         return Err(ServeError::Rejected(rejection));
                     }
                     self.see_own_change().await;
-                    return Ok(());
                 }
                 other => return Err(ServeError::ProposalUnknown(format!("unexpected answer {other:?}"))),
             }
         }
+    }
+
+    fn in_raft(&self, id: BrokerId) -> bool {
+        let membership = self.context.raft.membership();
+        membership.voters.contains(&id.0) || membership.learners.contains(&id.0)
     }
 }
 

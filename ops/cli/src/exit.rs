@@ -22,6 +22,8 @@ pub enum Exit {
     OutcomeUnknown = 5,
     /// The cluster understood and said no; nothing was done.
     Refused = 6,
+    /// The node was removed from its cluster (`strandline serve`): starting it again is of no use.
+    Removed = 7,
     /// Interrupted (SIGINT) before the end.
     Interrupted = 130,
 }
@@ -36,6 +38,7 @@ Exit codes:
     4  no node answered in time, or the cluster has no leader; nothing was done, try again
     5  outcome unknown: it may or may not have happened
     6  refused by the cluster (exists already, not enough replicas, not empty, …); nothing was done
+    7  the node was removed from its cluster; starting it again is of no use
    70  a node ended itself because a disk operation failed
   130  interrupted";
 
@@ -49,6 +52,7 @@ impl Exit {
             Exit::Unreachable => "unreachable",
             Exit::OutcomeUnknown => "outcome_unknown",
             Exit::Refused => "refused",
+            Exit::Removed => "removed",
             Exit::Interrupted => "interrupted",
         }
     }
@@ -134,6 +138,9 @@ impl From<Error> for Failure {
             Exit::NotFound if error.code() == Some(ErrorCode::GroupNotFound) => {
                 failure.hint("`strandline group list` shows the groups that exist")
             }
+            Exit::NotFound if error.code() == Some(ErrorCode::NodeNotFound) => {
+                failure.hint("`strandline cluster status` shows the nodes that exist")
+            }
             _ => match error.code().or(error.obstacle()).and_then(advice) {
                 Some(advice) => failure.hint(advice),
                 None => failure,
@@ -154,6 +161,11 @@ fn advice(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::StorageFull => {
             "free space on the node's disk or lower the retention of a topic; the node takes records again by itself"
         }
+        ErrorCode::TopicExists => "`strandline topic describe TOPIC` shows it, `topic alter` changes it",
+        ErrorCode::InvalidReplicationFactor => {
+            "start more nodes (`strandline cluster status` shows those that live), or ask for fewer replicas"
+        }
+        ErrorCode::GroupNotEmpty => "stop the group's members first (`strandline group describe GROUP`)",
         _ => return None,
     })
 }
@@ -213,6 +225,16 @@ fn exit_of_code(code: ErrorCode) -> Exit {
     }
 }
 
+/// What is wrong with the command line, without the usage behind it.
+impl From<clap::Error> for Failure {
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        let message = text.split("\n\nUsage:").next().unwrap_or(&text);
+        let message = message.split("\n\nFor more information").next().unwrap_or(message).trim();
+        Failure::usage(message.trim_start_matches("error: ")).hint("--help explains the command")
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
@@ -222,6 +244,7 @@ impl From<RunError> for Failure {
             | RunError::JoinRefused(_)
             | RunError::WrongCluster { .. }
             | RunError::Refused(_) => Exit::Refused,
+            RunError::Removed { .. } => Exit::Removed,
             RunError::Storage(_) | RunError::Listen { .. } | RunError::Raft(_) | RunError::Stopped => {
                 Exit::Failure
             }
@@ -243,6 +266,7 @@ mod tests {
             Exit::Unreachable,
             Exit::OutcomeUnknown,
             Exit::Refused,
+            Exit::Removed,
             Exit::Interrupted,
         ] {
             let number = format!("{:>5}  ", exit as u8);

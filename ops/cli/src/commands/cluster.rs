@@ -23,7 +23,7 @@ Exits with 0 even when something is wrong, as long as a node answers: read the a
     /// Move everything off a node, then remove it from the cluster
     ///
     /// Takes as long as moving its replicas takes, and shows how far it is. Interrupting only stops the
-    /// watching: the removal goes on.
+    /// watching: the removal goes on. A removed node that still runs ends by itself with exit code 7.
     #[command(after_help = "Example:\n    strandline cluster remove-node 3")]
     RemoveNode {
         /// Its id
@@ -51,18 +51,27 @@ pub async fn run(command: ClusterCommand, global: &Global, out: Output) -> Resul
         ClusterCommand::RemoveNode { node } => {
             let mut progress = admin.remove_node(node).await?;
             let bar = out.progress(None);
+            let mut said = None;
             while let Some(step) = progress.next().await {
                 let step = step?;
-                if out.json {
+                // A step comes several times a second: worth a line only when something has changed.
+                let now = (step.step.clone(), step.replicas_left, step.done);
+                let news = said.as_ref() != Some(&now);
+                said = Some(now);
+                if out.json && news {
                     out.json_line(&json!({
                         "node": node, "step": step.step, "replicas_left": step.replicas_left, "done": step.done,
                     }))?;
                 }
-                bar.set_message(format!("{} ({} replicas left)", step.step, step.replicas_left));
+                let message = format!("{} ({} replicas left)", step.step, step.replicas_left);
+                if bar.is_hidden() && news && !step.done {
+                    out.remark(&message);
+                }
+                bar.set_message(message);
                 if step.done {
                     bar.finish_and_clear();
                     if !out.json {
-                        out.line(&format!("node {node} is removed; its process may be stopped"))?;
+                        out.line(&removed(node))?;
                     }
                     return Ok(());
                 }
@@ -75,7 +84,12 @@ pub async fn run(command: ClusterCommand, global: &Global, out: Output) -> Resul
             .hint("the removal goes on where the controller runs: run the same command again to watch it"))
         }
         ClusterCommand::TransferLeadership { to } => {
-            admin.transfer_leadership(to).await?;
+            admin.transfer_leadership(to).await.map_err(|error| match Failure::from(error) {
+                failure if failure.exit == Exit::Refused => {
+                    failure.hint("`strandline cluster status` shows the voters, one of which can lead")
+                }
+                failure => failure,
+            })?;
             let leader = admin.cluster_status().await?.raft_leader;
             out.show(&json!({ "raft_leader": leader }), || match leader {
                 Some(leader) => format!("node {leader} leads"),
@@ -83,6 +97,14 @@ pub async fn run(command: ClusterCommand, global: &Global, out: Output) -> Resul
             })
         }
     }
+}
+
+fn removed(node: u64) -> String {
+    format!(
+        "node {node} is removed: its process ends by itself within seconds (exit code {}), its data directory is no \
+         longer needed; to use the machine again, start a node on an empty directory with --join",
+        Exit::Removed as u8
+    )
 }
 
 fn document(status: &ClusterStatus) -> Value {

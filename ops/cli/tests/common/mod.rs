@@ -252,6 +252,16 @@ impl Node {
         self.child.wait().expect("it can be waited for").code()
     }
 
+    /// Waits for it to end by itself: its exit code, and its log.
+    pub fn wait(mut self, limit: Duration) -> (Option<i32>, String) {
+        let mut status = None;
+        wait_for("the node to end by itself", limit, || {
+            status = self.child.try_wait().expect("it can be waited for");
+            status.is_some()
+        });
+        (status.and_then(|status| status.code()), self.log())
+    }
+
     pub fn kill(mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");

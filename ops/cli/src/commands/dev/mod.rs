@@ -228,11 +228,13 @@ impl Supervisor {
         }
         let document = json!({ "event": "died", "node": plan.id, "pid": pid, "status": status.to_string() });
         let seconds = RESTART_AFTER.as_secs();
+        let removed = status.code() == Some(Exit::Removed as i32);
         self.out.show(&document, || match self.restart {
+            _ if removed => format!("node {} (pid {pid}) ended: it was removed from the cluster", plan.id),
             true => format!("node {} (pid {pid}) died: {status}; starting it again in {seconds} s", plan.id),
             false => format!("node {} (pid {pid}) died: {status}", plan.id),
         })?;
-        if self.restart {
+        if self.restart && !removed {
             let sender = self.sender.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(RESTART_AFTER).await;
