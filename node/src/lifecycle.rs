@@ -153,6 +153,7 @@ async fn join(context: &Arc<Context>, gate: &RaftGate, members: &[String]) -> Re
         check_only: true,
     };
     let mut last = String::new();
+    let mut pause = ASK_AGAIN;
     while tokio::time::Instant::now() < deadline {
         let call = async {
             Ok::<_, tonic::Status>(context.peers.client(&target)?.join(request.clone()).await?.into_inner())
@@ -170,20 +171,28 @@ async fn join(context: &Arc<Context>, gate: &RaftGate, members: &[String]) -> Re
             }
             Ok(Ok(reply)) if !reply.leader_endpoint.is_empty() && reply.leader_endpoint != target => {
                 target = reply.leader_endpoint;
-                continue;
+                last = reply.message;
             }
             Ok(Ok(reply)) if !reply.retriable => return Err(RunError::JoinRefused(reply.message)),
             Ok(Ok(reply)) => last = reply.message,
             Ok(Err(status)) => {
                 last = status.message().to_owned();
-                asked += 1;
-                target = members[asked % members.len()].clone();
+                (asked, target) = next_member(members, asked);
             }
-            Err(_) => last = "no answer".to_owned(),
+            Err(_) => {
+                last = "no answer".to_owned();
+                (asked, target) = next_member(members, asked);
+            }
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        // Also before following a hint: around an election two nodes may each point at the other.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_AGAIN_MAX);
     }
     Err(RunError::JoinRefused(format!("{target} did not let this node in: {last}")))
+}
+
+fn next_member(members: &[String], asked: usize) -> (usize, String) {
+    (asked + 1, members[(asked + 1) % members.len()].clone())
 }
 
 /// Proposes the cluster's identity where this node leads Raft and there is none yet, and binds the data
