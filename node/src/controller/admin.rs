@@ -61,6 +61,7 @@ impl Controller {
             .collect();
         settings.extend(new.configs.iter().map(|(k, v)| (Arc::from(k.as_str()), Arc::from(v.as_str()))));
         configs::validate(&settings).map_err(ServeError::Rejected)?;
+        check_min_insync(settings.get(configs::MIN_INSYNC_REPLICAS), replication as usize)?;
         if image.topic_by_name(&new.name).is_some() {
             return Err(ServeError::Rejected(Rejection::TopicExists(new.name.as_str().into())));
         }
@@ -121,6 +122,9 @@ impl Controller {
         self.context.linearize().await?;
         let image = self.context.image();
         let topic = self.topic(&image, name)?.id;
+        let first = TopicPartition { topic, partition: PartitionId(0) };
+        let replication = image.partition(first).map_or(1, |p| p.target_replication());
+        check_min_insync(set.get(configs::MIN_INSYNC_REPLICAS), replication)?;
         let set = set.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
         let unset: BTreeSet<Arc<str>> = unset.into_iter().map(Arc::from).collect();
         self.propose_and_see(Command::AlterTopicConfigs { topic, set, unset }).await
@@ -236,6 +240,19 @@ impl Controller {
     fn in_raft(&self, id: BrokerId) -> bool {
         let membership = self.context.raft.membership();
         membership.voters.contains(&id.0) || membership.learners.contains(&id.0)
+    }
+}
+
+/// With a minimum above the number of replicas no write could ever succeed.
+fn check_min_insync(value: Option<&impl AsRef<str>>, replicas: usize) -> Result<(), ServeError> {
+    match value.and_then(|text| text.as_ref().parse::<usize>().ok()) {
+        Some(min) if min > replicas => Err(ServeError::Rejected(Rejection::InvalidConfig {
+            key: configs::MIN_INSYNC_REPLICAS.to_owned(),
+            reason: format!(
+                "{min} is more than the topic has replicas ({replicas}): nothing could be written"
+            ),
+        })),
+        _ => Ok(()),
     }
 }
 

@@ -43,15 +43,37 @@ fn an_unknown_topic_is_named_with_a_hint_and_nothing_is_created() {
     ] {
         single.cli.refuses(&[command, &patient].concat(), "", 3, says);
     }
-    single.cli.refuses(
-        &["consume", "kept", "--partition", "7"],
-        "",
-        3,
-        &["kept has no partition 7: it has 1"],
-    );
+    let says = &["kept has no partition 7: it has 1", "strandline topic describe kept"];
+    single.cli.refuses(&["consume", "kept", "--partition", "7"], "", 3, says);
+    single.cli.refuses(&["produce", "kept", "--partition", "7"], "x\n", 3, says);
     let topics = single.cli.json(&["topic", "list"]);
     assert_eq!(topics.as_array().map(Vec::len), Some(1), "{topics}");
     assert_eq!(single.cli.read("kept"), kept);
+}
+
+#[test]
+fn an_unknown_group_is_not_found_and_not_made_by_a_slip_of_the_pen() {
+    let single = Single::start(&[]);
+    let cli = &single.cli;
+    filled(cli, "t", &[]);
+    let reset = ["group", "reset", "nosuch", "--topic", "t", "--to", "earliest"];
+    for command in [&["group", "describe", "nosuch"][..], &["group", "delete", "nosuch"], &reset] {
+        cli.refuses(command, "", 3, &["nosuch", "no such group", "strandline group list"]);
+        let output = cli.run(&[&["--json"], command].concat());
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &error["error"]["kind"]), (Some(3), &"not_found".into()));
+        assert!(output.stdout.is_empty(), "nothing that could be taken for a description");
+    }
+    assert_eq!(cli.json(&["group", "list"]), serde_json::json!([]));
+
+    // Made on purpose, it exists, although nobody has ever been its member.
+    cli.ok(&[&reset[..], &["--create"]].concat());
+    let made = cli.json(&["group", "describe", "nosuch"]);
+    assert_eq!((&made["state"], &made["total_lag"]), (&"Empty".into(), &100.into()), "{made}");
+    cli.ok(&["group", "reset", "nosuch", "--topic", "t", "--to", "latest"]);
+    cli.ok(&["group", "delete", "nosuch"]);
+    cli.refuses(&["group", "describe", "nosuch"], "", 3, &["no such group"]);
+    cli.refuses(&["cluster", "remove-node", "9"], "", 3, &["9", "strandline cluster status"]);
 }
 
 #[test]
@@ -129,6 +151,10 @@ fn a_bad_configuration_is_explained_and_an_unknown_key_corrected() {
     with(&["--worker-thread", "3"], &["--worker-thread", "similar argument", "--worker-threads"]);
     with(&[], &["the data directory is empty", "--form-cluster", "--join"]);
 
+    let output = cli.run(&["topic", "create", "--json"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), &error["error"]["kind"]), (Some(2), &"usage".into()), "{error}");
+
     let file = dir.path().join("node.toml");
     let in_file = |text: &str, says: &[&str]| {
         std::fs::write(&file, text).unwrap();
@@ -159,9 +185,17 @@ fn a_bad_configuration_of_a_topic_changes_nothing() {
     alter(&["retention.ms=soon"], &["retention.ms", "'soon' is not a whole number"]);
     // All or none: the good value beside a bad one is not taken either.
     alter(&["retention.bytes=1000000", "flush=perhaps"], &["flush", "ack, interval, os"]);
-    cli.refuses(&["topic", "create", "kept"], "", 6, &["topic kept exists already"]);
+    let never = "2 is more than the topic has replicas (1): nothing could be written";
+    alter(&["min.insync.replicas=2"], &["min.insync.replicas", never]);
+    let exists = ["topic kept exists already", "strandline topic describe"];
+    cli.refuses(&["topic", "create", "kept"], "", 6, &exists);
     cli.refuses(&["topic", "create", "no good"], "", 6, &["only ASCII letters, digits"]);
-    cli.refuses(&["topic", "create", "new", "--replication", "2"], "", 6, &["2 replicas", "there are 1"]);
+    cli.refuses(
+        &["topic", "create", "new", "--replication", "2"],
+        "",
+        6,
+        &["2 replicas", "there are 1", "start more nodes"],
+    );
     assert_eq!(cli.json(&["topic", "describe", "kept"])["configs"], before);
     assert_eq!(cli.json(&["topic", "list"]).as_array().map(Vec::len), Some(1));
     assert_eq!(cli.read("kept"), kept);

@@ -38,6 +38,16 @@ pub enum ConfigKind {
     Choice(&'static [&'static str]),
 }
 
+impl fmt::Display for ConfigKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigKind::Number { .. } => f.write_str("number"),
+            ConfigKind::Boolean => f.write_str("boolean"),
+            ConfigKind::Choice(words) => f.write_str(&words.join("|")),
+        }
+    }
+}
+
 /// Every key that a topic may set, in alphabetical order.
 pub const TOPIC_CONFIGS: &[ConfigKey] = &[
     ConfigKey {

@@ -4,8 +4,8 @@ use super::{Answer, GrpcFront, convert};
 use crate::error::ServeError;
 use crate::net::Remote;
 use std::sync::Arc;
-use strandline_core::group::{GroupError, JoinRequest, SyncRequest};
-use strandline_metadata::CommittedOffset as Agreed;
+use strandline_core::group::{GroupError, GroupPhase, JoinRequest, SyncRequest};
+use strandline_metadata::{CommittedOffset as Agreed, Rejection};
 use strandline_record::{Generation, LeaderEpoch, Offset, PartitionId, TopicPartition};
 use strandline_wire::v1::*;
 use tonic::{Request, Response};
@@ -210,6 +210,11 @@ impl GrpcFront {
             Ok(()) => self.groups.describe(group),
             Err(error) => Err(error),
         };
+        // Kafka's "Dead": neither members nor anything agreed. A name that was mistyped is the usual cause.
+        let described = described.and_then(|description| match description.phase {
+            GroupPhase::Dead => Err(ServeError::Rejected(Rejection::UnknownGroup)),
+            _ => Ok(description),
+        });
         Ok(Response::new(match described {
             Ok(description) => DescribeGroupResponse {
                 error: None,

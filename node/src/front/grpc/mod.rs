@@ -218,7 +218,7 @@ impl Strandline for GrpcFront {
             value: configs::effective(&topic.configs, key.name).unwrap_or(key.default).to_owned(),
             is_default: !topic.configs.contains_key(key.name),
             documentation: key.documentation.to_owned(),
-            r#type: format!("{:?}", key.kind).to_lowercase(),
+            r#type: key.kind.to_string(),
         });
         Ok(Response::new(DescribeTopicConfigsResponse { error: None, configs: entries.collect() }))
     }
@@ -273,7 +273,7 @@ impl Strandline for GrpcFront {
                 }
                 let step = match progress.stuck {
                     0 => "moving replicas away".to_owned(),
-                    stuck => format!("{stuck} replicas cannot move: too few other nodes"),
+                    stuck => format!("{stuck} replicas cannot move before more nodes are started"),
                 };
                 // The administrator went away: what has begun goes on, and can be asked for again.
                 if say(&step, progress.replicas_left, false, None).await.is_err() {

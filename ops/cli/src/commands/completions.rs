@@ -5,6 +5,7 @@ use crate::exit::Failure;
 use crate::output::Output;
 use clap::CommandFactory;
 use clap_complete::Shell;
+use serde_json::json;
 
 /// Print the completions of a shell
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,8 @@ pub struct CompletionsArgs {
 pub fn run(args: &CompletionsArgs, out: Output) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "strandline", &mut script);
-    out.line(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script).into_owned();
+    out.show(&json!({ "shell": args.shell.to_string(), "script": script }), || script.clone())
 }
 
 #[cfg(test)]

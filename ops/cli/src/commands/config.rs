@@ -36,7 +36,7 @@ pub fn run(command: ConfigCommand, out: Output) -> Result<(), Failure> {
     match command {
         ConfigCommand::List { markdown: true, .. } => out.line(&markdown()),
         ConfigCommand::List { name, .. } => list(name.as_deref().unwrap_or(""), out),
-        ConfigCommand::Sample => out.line(&sample_toml()),
+        ConfigCommand::Sample => out.show(&json!({ "toml": sample_toml() }), sample_toml),
         ConfigCommand::Check(args) => check(&args, out),
     }
 }

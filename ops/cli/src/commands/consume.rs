@@ -103,12 +103,11 @@ pub async fn run(args: ConsumeArgs, global: &Global, out: Output) -> Result<(), 
 }
 
 fn partitions(args: &ConsumeArgs, count: usize) -> Result<Vec<TopicPartition>, Failure> {
-    let count = i32::try_from(count).unwrap_or(i32::MAX);
-    if let Some(wrong) = args.partitions.iter().find(|p| **p >= count) {
-        let message = format!("{} has no partition {wrong}: it has {count}, counted from 0", args.topic);
-        return Err(Failure::new(Exit::NotFound, message));
+    let number = i32::try_from(count).unwrap_or(i32::MAX);
+    if let Some(wrong) = args.partitions.iter().find(|p| **p >= number) {
+        return Err(super::no_partition(&args.topic, *wrong, count));
     }
-    let numbers = if args.partitions.is_empty() { (0..count).collect() } else { args.partitions.clone() };
+    let numbers = if args.partitions.is_empty() { (0..number).collect() } else { args.partitions.clone() };
     Ok(numbers.into_iter().map(|p| TopicPartition::new(args.topic.as_str(), p)).collect())
 }
 

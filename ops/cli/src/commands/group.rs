@@ -8,7 +8,9 @@ use crate::position::{self, Position};
 use crate::table::{facts, or_dash, table};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use strandline_client::{Admin, CommittedOffset, ErrorCode, GroupDescription, OffsetSpec, TopicPartition};
+use strandline_client::{
+    Admin, CommittedOffset, Error, ErrorCode, GroupDescription, OffsetSpec, TopicPartition,
+};
 
 /// Consumer groups: progress, members, reset
 #[derive(Debug, clap::Subcommand)]
@@ -32,7 +34,10 @@ Examples:
     strandline group reset billing --topic orders --partition 3 --to 1042
     strandline group reset billing --topic orders --to 2026-01-31T12:00:00Z
 
-Exits with 6 while the group has members: stop them first.")]
+    strandline group reset billing --topic orders --to latest --create
+
+Exits with 6 while the group has members: stop them first. Exits with 3 when there is no such group, unless --create
+says that it need not exist yet.")]
     Reset {
         /// Group
         group: String,
@@ -44,6 +49,9 @@ Exits with 6 while the group has members: stop them first.")]
         partitions: Vec<i32>,
         #[arg(long, value_name = "WHERE", help = format!("Where to: {}", position::HELP))]
         to: Position,
+        /// Also for a group that does not exist yet
+        #[arg(long)]
+        create: bool,
     },
     /// Delete a group without members, with its committed offsets
     #[command(after_help = "Example:\n    strandline group delete billing")]
@@ -72,13 +80,29 @@ pub async fn run(command: GroupCommand, global: &Global, out: Output) -> Result<
             let progress = progress(&admin, &description).await?;
             out.show(&document(&description, &progress), || page(&description, &progress))
         }
-        GroupCommand::Reset { group, topic, partitions, to } => {
+        GroupCommand::Reset { group, topic, partitions, to, create } => {
+            if !create {
+                must_exist(&admin, &group).await?;
+            }
             reset(&admin, &group, &topic, partitions, to.0, out).await
         }
         GroupCommand::Delete { group } => {
             admin.delete_group(&group).await?;
             out.show(&json!({ "group": group, "deleted": true }), || format!("deleted group {group}"))
         }
+    }
+}
+
+/// A name that was mistyped must not become a group.
+async fn must_exist(admin: &Admin, group: &str) -> Result<(), Failure> {
+    let missing = |error: &Error| error.code() == Some(ErrorCode::GroupNotFound);
+    match admin.describe_group(group).await {
+        Ok(_) => Ok(()),
+        Err(error) if missing(&error) => {
+            let hint = "`strandline group list` shows the groups that exist; --create makes this one";
+            Err(Failure::from(error).hint(hint))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -95,8 +119,7 @@ async fn reset(
     } else {
         let known = admin.describe_topic(topic).await?.partitions.len();
         if let Some(wrong) = partitions.iter().find(|p| **p as usize >= known) {
-            let message = format!("{topic} has no partition {wrong}: it has {known}, counted from 0");
-            return Err(Failure::new(Exit::NotFound, message));
+            return Err(super::no_partition(topic, *wrong, known));
         }
         let partitions = partitions.iter().map(|p| TopicPartition::new(topic, *p)).collect();
         admin.reset_group_partitions(group, partitions, to).await

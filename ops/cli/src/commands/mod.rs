@@ -71,6 +71,11 @@ fn no_runtime(error: std::io::Error) -> Failure {
     Failure::new(Exit::Failure, format_args!("cannot start: {error}"))
 }
 
+fn no_partition(topic: &str, wrong: i32, count: usize) -> Failure {
+    let message = format!("{topic} has no partition {wrong}: it has {count}, counted from 0");
+    Failure::new(Exit::NotFound, message).hint(format_args!("`strandline topic describe {topic}` shows them"))
+}
+
 /// The cluster that the command is about.
 async fn connect(global: &Global) -> Result<Client, Failure> {
     let client = Client::builder()
@@ -79,7 +84,8 @@ async fn connect(global: &Global) -> Result<Client, Failure> {
         .request_timeout(global.timeout)
         .operation_timeout(global.timeout);
     let connected = client.connect().await;
-    connected.map_err(|error| {
-        Failure::from(error).context(format_args!("no node of {} answers", global.bootstrap))
+    connected.map_err(|error| match Failure::from(error) {
+        failure if failure.exit == Exit::Usage => failure.context("--bootstrap"),
+        failure => failure.context(format_args!("no node of {} answers", global.bootstrap)),
     })
 }

@@ -64,7 +64,12 @@ pub async fn run(args: ProduceArgs, global: &Global, out: Output) -> Result<(), 
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failure, error))?;
     let client = connect(global).await?;
     // An unknown topic shows before anything is read.
-    client.topic(&args.topic).await?;
+    let topic = client.topic(&args.topic).await?;
+    if let Some(partition) = args.partition
+        && partition as usize >= topic.partitions.len()
+    {
+        return Err(super::no_partition(&args.topic, partition, topic.partitions.len()));
+    }
     let producer = args.producer.build(&client)?;
     let (tally, counts, tallying) = Tally::start(args.keep_going);
     let begun = Instant::now();
