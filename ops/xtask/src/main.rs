@@ -1,11 +1,12 @@
-//! `cargo xtask check` checks everything and writes nothing; `cargo xtask fix` mends what can be mended.
+//! `cargo xtask check` checks everything and writes nothing; `cargo xtask fix` mends what can be mended;
+//! `cargo xtask mutants` sees whether the simulation notices planted bugs.
 //!
-//! Both are short lists of commands, run one behind another from the root of the workspace. `check` goes on
+//! The first two are short lists of commands, run one behind another from the root of the workspace. `check` goes on
 //! after a failure, so that one run shows everything that is wrong. `.ci/run` runs `check` too: people and CI
 //! cannot disagree.
 
-use std::path::Path;
 use std::process::{Command, ExitCode};
+use strandline_xtask::{mutants, root};
 
 /// A command and what it is for.
 struct Step {
@@ -55,12 +56,19 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => run(CHECK, &[]),
         ["fix"] => run(FIX, &[(CONFIGURATION_PAGE, write_configuration_page)]),
+        ["mutants", ref rest @ ..] => match mutants::Options::parse(rest) {
+            Ok(options) => mutants::run(&options),
+            Err(wrong) => {
+                eprint!("{wrong}\n{}", mutants::HELP);
+                ExitCode::from(2)
+            }
+        },
         ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
+            print!("{HELP}{}", mutants::HELP);
             ExitCode::SUCCESS
         }
         _ => {
-            eprint!("{HELP}");
+            eprint!("{HELP}{}", mutants::HELP);
             ExitCode::from(2)
         }
     }
@@ -97,10 +105,6 @@ fn command(words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root());
     command
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("ops/xtask lies in the workspace")
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {
