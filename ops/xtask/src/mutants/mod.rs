@@ -18,7 +18,7 @@ pub mod table;
 
 use checkout::Checkout;
 use patch::Patch;
-use simulator::{Failure, Simulator, Sweep};
+use simulator::{Failure, Simulator, Sweep, Sweeper};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -204,16 +204,13 @@ impl Hunter {
         let mut caught = None;
         for scenario in known.iter().map(|scenario| Some(scenario.as_str())).chain([None]) {
             let most = if scenario.is_some() { share } else { spent.left };
-            caught = self.look(&mutant, scenario, most, &mut spent)?;
-            if caught.is_some() {
+            if let Some(failure) = look(&mutant, &self.clean, scenario, most, &mut spent)? {
+                caught = Some((scenario.unwrap_or("free"), failure));
                 break;
             }
         }
         let (caught_by, run) = match caught {
-            Some((scenario, failure)) => {
-                let place = scenario.unwrap_or("free");
-                (Some(failure.by), format!("{place}, seed {}", failure.seed))
-            }
+            Some((place, failure)) => (Some(failure.by), format!("{place}, seed {}", failure.seed)),
             None => (None, "-".to_owned()),
         };
         Ok(Row {
@@ -225,38 +222,75 @@ impl Hunter {
             hash: patch.hash.clone(),
         })
     }
+}
 
-    /// Seeds from 0 on until one shows the mutant, at most `most` of them.
-    fn look<'a>(
-        &self,
-        mutant: &Simulator,
-        scenario: Option<&'a str>,
-        most: u64,
-        spent: &mut Spent,
-    ) -> io::Result<Option<(Option<&'a str>, Failure)>> {
-        let end = most.min(spent.left);
-        let mut from = 0;
-        while from < end {
-            let found = mutant.sweep(Sweep { scenario, from, seeds: end - from })?;
-            spent.runs += found.runs;
-            spent.left = spent.left.saturating_sub(found.runs);
-            let Some(last) = found.failures.last() else { return Ok(None) };
-            from = last.seed + 1;
-            for failure in found.failures.into_iter().filter(|failure| failure.is_bug) {
-                let same = Sweep { scenario, from: failure.seed, seeds: 1 };
-                match self.clean.sweep(same)?.failures.first() {
-                    None => return Ok(Some((scenario, failure))),
-                    Some(anyway) => eprint!("(seed {} fails without it too: {}) ", failure.seed, anyway.by),
-                }
+/// Seeds from 0 on, at most `most` of them, until one fails that is clean without the mutant.
+fn look(
+    mutant: &impl Sweeper,
+    clean: &impl Sweeper,
+    scenario: Option<&str>,
+    most: u64,
+    spent: &mut Spent,
+) -> io::Result<Option<Failure>> {
+    let end = most.min(spent.left);
+    let mut from = 0;
+    while from < end {
+        let found = mutant.sweep(Sweep { scenario, from, seeds: end - from })?;
+        spent.runs += found.runs;
+        spent.left = spent.left.saturating_sub(found.runs);
+        let Some(last) = found.failures.last() else { return Ok(None) };
+        from = last.seed + 1;
+        for failure in found.failures.into_iter().filter(|failure| failure.is_bug) {
+            let same = Sweep { scenario, from: failure.seed, seeds: 1 };
+            match clean.sweep(same)?.failures.first() {
+                None => return Ok(Some(failure)),
+                Some(anyway) => eprint!("(seed {} fails without it too: {}) ", failure.seed, anyway.by),
             }
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::simulator::Found;
     use super::*;
+
+    /// Fails at these seeds, with a bug or without.
+    struct Fails(&'static [(u64, bool)]);
+
+    impl Sweeper for Fails {
+        fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found> {
+            let seeds = sweep.from..sweep.from + sweep.seeds;
+            let first = self.0.iter().find(|(seed, _)| seeds.contains(seed));
+            let failure =
+                |&(seed, is_bug): &(u64, bool)| Failure { seed, is_bug, by: "I1-durability".to_owned() };
+            let runs = first.map_or(sweep.seeds, |(seed, _)| seed - sweep.from + 1);
+            Ok(Found { runs, failures: first.map(failure).into_iter().collect() })
+        }
+    }
+
+    fn looked(mutant: Fails, clean: Fails, most: u64, left: u64) -> (Option<u64>, u64) {
+        let mut spent = Spent { runs: 0, left };
+        let caught = look(&mutant, &clean, None, most, &mut spent).unwrap();
+        assert_eq!(spent.runs + spent.left, left);
+        (caught.map(|failure| failure.seed), spent.runs)
+    }
+
+    #[test]
+    fn the_first_failure_that_is_clean_without_the_mutant_is_the_catch() {
+        assert_eq!(looked(Fails(&[(3, true)]), Fails(&[]), 50, 500), (Some(3), 4));
+        assert_eq!(looked(Fails(&[(3, true), (8, true)]), Fails(&[(3, true)]), 50, 500), (Some(8), 9));
+        assert_eq!(looked(Fails(&[(3, false), (8, true)]), Fails(&[]), 50, 500), (Some(8), 9));
+    }
+
+    #[test]
+    fn no_more_runs_are_spent_than_there_are() {
+        assert_eq!(looked(Fails(&[]), Fails(&[]), 50, 500), (None, 50));
+        assert_eq!(looked(Fails(&[(60, true)]), Fails(&[]), 50, 500), (None, 50));
+        assert_eq!(looked(Fails(&[(30, true)]), Fails(&[]), 50, 20), (None, 20));
+        assert_eq!(looked(Fails(&[(0, true)]), Fails(&[(0, true)]), 50, 500), (None, 50));
+    }
 
     #[test]
     fn arguments_are_names_and_options_in_any_order() {

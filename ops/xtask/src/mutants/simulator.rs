@@ -10,6 +10,15 @@ const BUGS: [&str; 5] = ["safety", "liveness", "determinism", "crash", "deadline
 /// The simulator's word for a wrong command line.
 const USAGE: i32 = 2;
 
+/// Whatever can carry out a sweep.
+pub trait Sweeper {
+    /// Runs until the first failure (others may end meanwhile) or to the end.
+    ///
+    /// # Errors
+    /// It cannot be started, does not understand what is wanted, or leaves no report.
+    fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found>;
+}
+
 #[derive(Clone, Debug)]
 pub struct Simulator {
     pub program: PathBuf,
@@ -45,11 +54,22 @@ pub struct Failure {
 }
 
 impl Simulator {
-    /// Runs until the first failure (others may end meanwhile) or to the end.
+    /// Names of the scenarios that it has.
     ///
     /// # Errors
-    /// The simulator cannot be started, does not take the command line, or leaves no report.
-    pub fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found> {
+    /// It cannot be started, or fails.
+    pub fn scenarios(&self) -> io::Result<Vec<String>> {
+        let output = Command::new(&self.program).arg("list").stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(format!("{} list: {}", self.program.display(), output.status)));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+impl Sweeper for Simulator {
+    fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found> {
         match std::fs::remove_file(&self.report) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -71,19 +91,6 @@ impl Simulator {
         let text = std::fs::read_to_string(&self.report)
             .map_err(|error| io::Error::other(format!("{command:?} left no report ({status}): {error}")))?;
         parse(&text).map_err(|what| io::Error::other(format!("the report of {command:?}: {what}")))
-    }
-
-    /// Names of the scenarios that it has.
-    ///
-    /// # Errors
-    /// It cannot be started, or fails.
-    pub fn scenarios(&self) -> io::Result<Vec<String>> {
-        let output = Command::new(&self.program).arg("list").stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            return Err(io::Error::other(format!("{} list: {}", self.program.display(), output.status)));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.split_whitespace().map(str::to_owned).collect())
     }
 }
 
