@@ -181,6 +181,32 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Whose it is.
+    pub fn session(&self) -> Option<Session> {
+        match self {
+            What::Topic { .. } => None,
+            What::Send { session, .. }
+            | What::Sent { session, .. }
+            | What::Position { session, .. }
+            | What::Read { session, .. }
+            | What::OutOfRange { session, .. }
+            | What::Truncated { session, .. }
+            | What::Corrupt { session, .. }
+            | What::Assigned { session, .. }
+            | What::Revoked { session, .. }
+            | What::Lost { session, .. }
+            | What::Commit { session, .. }
+            | What::Committed { session, .. }
+            | What::OffsetRead { session, .. }
+            | What::EndRead { session, .. }
+            | What::DeleteRecords { session, .. }
+            | What::DeletedRecords { session, .. }
+            | What::Gone { session } => Some(*session),
+        }
+    }
+}
+
 /// What the oracle must know of a topic, told by whoever made it and not by the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicFacts {

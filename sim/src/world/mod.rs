@@ -14,7 +14,7 @@ pub use client::{ClientHost, ClientSoftware, ClientWorld};
 pub use node::{NodeHost, NodeState};
 
 use crate::clock::EPOCH_MS;
-use crate::history::{Event, What};
+use crate::history::{Event, Session, What};
 use crate::invariants::{Invariant, Observation, Violation};
 use crate::observe::NodeView;
 use crate::seeds::Seed;
@@ -64,6 +64,7 @@ pub struct Recorder {
     events: Arc<Mutex<Vec<Event>>>,
     trace: Trace,
     counters: Arc<Mutex<Counters>>,
+    clients: Arc<Mutex<BTreeMap<Session, Arc<str>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +82,15 @@ impl Recorder {
     /// Puts `what` into the history. `who` names the client in the trace.
     pub fn record(&self, who: &str, what: What) {
         self.trace.note(who, format_args!("{what:?}"));
+        if let Some(session) = what.session() {
+            self.clients.lock().entry(session).or_insert_with(|| Arc::from(who));
+        }
         self.events.lock().push(Event { at_us: self.trace.now_us(), what });
+    }
+
+    /// The name of the client whose session this is, once it has put something on record.
+    pub fn client_of(&self, session: Session) -> Option<Arc<str>> {
+        self.clients.lock().get(&session).cloned()
     }
 
     /// Something worth a line in the trace that is no part of the history.
@@ -89,10 +98,10 @@ impl Recorder {
         self.trace.note(who, what);
     }
 
-    pub fn new_session(&self) -> crate::history::Session {
+    pub fn new_session(&self) -> Session {
         let mut counters = self.counters.lock();
         counters.session += 1;
-        crate::history::Session(counters.session)
+        Session(counters.session)
     }
 
     pub fn new_attempt(&self) -> crate::history::Attempt {
@@ -145,7 +154,12 @@ impl World {
             // Segments that a connection may have under way; each holds a whole write.
             .tcp_capacity(4096)
             .enable_random_order();
-        let recorder = Recorder { events: Arc::default(), trace: trace.clone(), counters: Arc::default() };
+        let recorder = Recorder {
+            events: Arc::default(),
+            trace: trace.clone(),
+            counters: Arc::default(),
+            clients: Arc::default(),
+        };
         World {
             sim: builder.build(),
             seed,
