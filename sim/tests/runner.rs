@@ -81,6 +81,12 @@ fn a_run_over_its_deadline_is_killed_and_counts_as_a_crash() {
 }
 
 #[test]
+fn two_runs_of_a_seed_do_not_differ_in_a_byte() {
+    let text = said(&with(&["check-determinism", "--seeds", "2"], &SMALL), 0);
+    assert!(text.contains("2 seeds") && text.contains("no two runs differ"), "{text}");
+}
+
+#[test]
 fn scenarios_are_listed_with_what_they_are_about() {
     let listed = said(&["list"], 0);
     let scenarios = strandline_sim::scenarios::all();
