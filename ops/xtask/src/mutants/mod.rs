@@ -159,8 +159,6 @@ fn hunt(root: &Path, options: &Options) -> io::Result<Vec<String>> {
 struct Hunter {
     seeds: u64,
     clean: Simulator,
-    /// That it has; those that a patch names and that are not there are passed over.
-    scenarios: Vec<String>,
     mutated: PathBuf,
     jobs: u16,
 }
@@ -179,14 +177,13 @@ impl Hunter {
             jobs: options.jobs,
             report: checkout.scratch_file("unpatched.json"),
         };
-        let scenarios = clean.scenarios()?;
         let found = clean.sweep(Sweep { scenario: None, from: 0, seeds: CLEAN_SEEDS })?;
         if let Some(failure) = found.failures.first() {
             let what = format!("without a mutant seed {} fails already: {}", failure.seed, failure.by);
             return Err(io::Error::other(what));
         }
         let mutated = checkout.scratch_file("mutated.json");
-        Ok(Hunter { seeds: options.seeds, clean, scenarios, mutated, jobs: options.jobs })
+        Ok(Hunter { seeds: options.seeds, clean, mutated, jobs: options.jobs })
     }
 
     fn try_one(&self, checkout: &Checkout, patch: &Patch) -> io::Result<Row> {
@@ -194,19 +191,22 @@ impl Hunter {
         checkout.apply(&patch.path)?;
         let mutant =
             Simulator { program: checkout.build("mutated")?, jobs: self.jobs, report: self.mutated.clone() };
-        let (known, missing): (Vec<&String>, Vec<&String>) =
-            patch.scenarios.iter().partition(|scenario| self.scenarios.contains(scenario));
-        for scenario in missing {
-            eprint!("(no scenario {scenario} yet) ");
-        }
         let share = self.seeds.div_ceil(SCENARIO_SHARE);
         let mut spent = Spent { runs: 0, left: self.seeds };
         let mut caught = None;
-        for scenario in known.iter().map(|scenario| Some(scenario.as_str())).chain([None]) {
+        for scenario in patch.scenarios.iter().map(|scenario| Some(scenario.as_str())).chain([None]) {
             let most = if scenario.is_some() { share } else { spent.left };
-            if let Some(failure) = look(&mutant, &self.clean, scenario, most, &mut spent)? {
-                caught = Some((scenario.unwrap_or("free"), failure));
-                break;
+            match (look(&mutant, &self.clean, scenario, most, &mut spent), scenario) {
+                (Ok(None), _) => {}
+                (Ok(Some(failure)), _) => {
+                    caught = Some((scenario.unwrap_or("free"), failure));
+                    break;
+                }
+                // A hazard that has none.
+                (Err(error), Some(scenario)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    eprint!("(no scenario {scenario}) ");
+                }
+                (Err(error), _) => return Err(error),
             }
         }
         let (caught_by, run) = match caught {

@@ -15,7 +15,8 @@ pub trait Sweeper {
     /// Runs until the first failure (others may end meanwhile) or to the end.
     ///
     /// # Errors
-    /// It cannot be started, does not understand what is wanted, or leaves no report.
+    /// It cannot be started, leaves no report, or (invalid input) does not understand what is wanted, such as a scenario
+    /// that it does not have.
     fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found>;
 }
 
@@ -53,21 +54,6 @@ pub struct Failure {
     pub by: String,
 }
 
-impl Simulator {
-    /// Names of the scenarios that it has.
-    ///
-    /// # Errors
-    /// It cannot be started, or fails.
-    pub fn scenarios(&self) -> io::Result<Vec<String>> {
-        let output = Command::new(&self.program).arg("list").stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            return Err(io::Error::other(format!("{} list: {}", self.program.display(), output.status)));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.split_whitespace().map(str::to_owned).collect())
-    }
-}
-
 impl Sweeper for Simulator {
     fn sweep(&self, sweep: Sweep<'_>) -> io::Result<Found> {
         match std::fs::remove_file(&self.report) {
@@ -86,7 +72,8 @@ impl Sweeper for Simulator {
             .stderr(Stdio::null());
         let status = command.status()?;
         if status.code() == Some(USAGE) {
-            return Err(io::Error::other(format!("not understood, or its report not written: {command:?}")));
+            let what = format!("not understood, or its report not written: {command:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let text = std::fs::read_to_string(&self.report)
             .map_err(|error| io::Error::other(format!("{command:?} left no report ({status}): {error}")))?;
