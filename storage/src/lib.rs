@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What everything here rests on (each module says how it keeps its part):
-//! * log start ≤ flushed end ≤ log end; a batch below the flushed end survives power loss;
+//! * log start ≤ log end and flushed end ≤ log end; a batch below the flushed end survives power loss. (The flushed end
+//!   is below the log start while a log that began again, or a log start that went past it, is not on disk yet.)
 //! * bytes of a segment that the last durable checkpoint lists are never changed, and its file is not
 //!   removed before a later checkpoint without it is durable: a truncation goes on in a new file. So a
 //!   crash finds the listed state, and the journal leads from there to the newest one;

@@ -10,7 +10,7 @@ use strandline_record::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TimestampTyp
 use strandline_storage::disk::{Disk, RealDisk, SimDisk};
 use strandline_storage::worker::{ManualHost, ThreadHost};
 use strandline_storage::{
-    AppendError, BindError, FlushedTo, LogConfig, OpenError, ReadError, Store, StoreConfig,
+    AppendError, BindError, FlushedTo, LogConfig, OpenError, PartitionLog, ReadError, Store, StoreConfig,
 };
 use uuid::Uuid;
 
@@ -129,6 +129,33 @@ fn a_flush_from_before_a_truncation_is_not_reported() {
     let expected = FlushedTo { end: Offset(2), leader_epoch: LeaderEpoch(1), truncations: 1 };
     assert_eq!(*told.lock(), vec![expected]);
     assert_eq!(log.flushed_end(), Offset(2));
+}
+
+/// Counted as flushed before that is durable, a log that a loss of power brings back short could lead.
+#[test]
+fn a_log_that_began_again_or_deleted_past_its_flushed_end_counts_as_flushed_once_that_is_durable() {
+    let marks = |log: Arc<PartitionLog>| (log.log_start(), log.flushed_end(), log.log_end());
+    let at = |start, flushed, end| (Offset(start), Offset(flushed), Offset(end));
+    let begun_again = || {
+        let node = Node::open(&SimDisk::new(1));
+        append(&node, 0, 1, 2);
+        append(&node, 1, 1, 2);
+        node.run();
+        node.log(0).reset_to(Offset(9)).unwrap();
+        append(&node, 1, 2, 3);
+        node.log(1).advance_log_start(Offset(5)).unwrap();
+        node
+    };
+    let node = begun_again();
+    assert_eq!((marks(node.log(0)), marks(node.log(1))), (at(9, 2, 9), at(5, 2, 5)));
+    let node = Node::open(&node.power_loss());
+    assert_eq!((marks(node.log(0)), marks(node.log(1))), (at(0, 2, 2), at(0, 2, 2)), "the old logs are back");
+
+    let node = begun_again();
+    node.run();
+    assert_eq!((marks(node.log(0)), marks(node.log(1))), (at(9, 9, 9), at(5, 5, 5)));
+    let node = Node::open(&node.power_loss());
+    assert_eq!((marks(node.log(0)), marks(node.log(1))), (at(9, 9, 9), at(5, 5, 5)));
 }
 
 #[test]

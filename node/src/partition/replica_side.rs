@@ -1,6 +1,6 @@
 //! The partition while it follows: requests to the leader's broker, and what is done with its answers.
 
-use super::{Partition, RoleState, State};
+use super::{BEGIN_AGAIN_MS, Partition, RoleState, State};
 use crate::replica::Fetcher;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Partition {
         // As where leading begins: the log start stays while the role is made of it.
         self.log.set_retention_bound(Offset::ZERO);
         let (log_start, log_end) = (self.log.log_start(), self.log.log_end());
-        let core = Follower::new(FollowerStart {
+        let mut start = FollowerStart {
             tp: self.tp,
             leader,
             epoch,
@@ -66,7 +66,16 @@ impl Partition {
             high_watermark_epoch: state.high_watermark_epoch,
             truncations: state.truncations,
             last_number: state.last_request,
-        });
+        };
+        if start.begins_again() {
+            if let Err(error) = self.log.reset_to(Offset::ZERO) {
+                tracing::error!(partition = %self.tp, %error, "the log could not begin again");
+                state.begin_again_ms = Some(self.context.now_ms() + BEGIN_AGAIN_MS);
+                return;
+            }
+            start = start.begun_again();
+        }
+        let core = Follower::new(start);
         self.log.set_retention_bound(core.high_watermark());
         let Some(this) = self.this.upgrade() else { return };
         let fetcher = self.fetchers.attach(leader, this);
@@ -133,7 +142,11 @@ impl Partition {
             outcome: outcome(data),
         };
         let core = &mut following.core;
-        match core.answer(&answer, |epoch| self.log.end_of_epoch(epoch)) {
+        let own_end = |epoch| match self.log.end_of_epoch(epoch) {
+            Some((_, end)) => end,
+            None => self.log.log_start(),
+        };
+        match core.answer(&answer, self.log.log_start(), own_end) {
             Action::Ignore => Then::Nothing,
             Action::Retry => Then::AskLater,
             Action::Learned(learned) => {

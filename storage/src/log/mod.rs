@@ -1,7 +1,8 @@
 //! One partition's log: a row of segments, the newest batches in memory, and what is derived from them.
 //!
-//! The order that holds on every replica: log start ≤ flushed end ≤ log end. The high watermark is not
-//! known here; retention keeps below the bound that it is given.
+//! The order that holds on every replica: log start ≤ log end, flushed end ≤ log end. The flushed end is below the log
+//! start while a log that began again, or a log start that went past it, is not on disk. The high watermark is not known
+//! here; retention keeps below the bound that it is given.
 //!
 //! Methods take one short lock, write into the page cache and never wait for the disk's completion; what
 //! makes bytes durable are the workers of the journal and of the checkpoint.

@@ -225,7 +225,11 @@ impl Inner {
         self.cache.clear(&shared.cache);
         self.ended_at(shared, start);
         self.epochs.clear();
-        self.flushed = start;
+        // That the log begins here is not on disk yet: a loss of power may bring the old one back. Until the entry of
+        // this is durable no more counts than what was flushed below (`ended_at`).
+        if !self.journaled {
+            self.flushed = start;
+        }
         self.hold = self.hold.map(|_| start);
         self.damaged = None;
     }
@@ -240,7 +244,8 @@ impl Inner {
             self.drop_segment_at(shared, tp, 0);
         }
         self.epochs.advance_start(to);
-        self.flushed = self.flushed.max(to);
+        // The flushed end stays where it is, perhaps below the log start: the records in between need not be on disk,
+        // and neither need this be.
         self.retention_bound = self.retention_bound.max(to);
     }
 

@@ -190,7 +190,7 @@ pub fn check_consistent(log: &Arc<PartitionLog>) -> LogState {
             assert_eq!(answered, expected, "end of epoch {epoch}");
         }
     }
-    assert!(log.log_start() <= log.flushed_end() && log.flushed_end() <= log.log_end());
+    assert!(log.log_start() <= log.log_end() && log.flushed_end() <= log.log_end());
     state
 }
 

@@ -12,7 +12,8 @@
 //! * at most one request is outstanding; only its own answer is used, and only while the log is the one that
 //!   it described (a late second answer must not truncate what has been refetched and acknowledged since);
 //! * the log is cut only at an epoch's end, never because of a high watermark, and never below the own high
-//!   watermark unless an unclean election came after it was learnt;
+//!   watermark unless an unclean election came after it was learnt (then a log of which nothing would be left begins
+//!   again at 0: its own log start may be of another history);
 //! * what is acknowledged is what is flushed.
 //!
 //! A request is answered once: with data, with where the logs part, or with a refusal. Before that, any number
@@ -21,7 +22,7 @@
 //! answer and keeps every answer exactly as the model has it; appending and the next request do not wait for
 //! the local flush, whose end follows as an acknowledgement of its own ([`Follower::flushed`]).
 
-use super::{EpochLookup, FlushToken};
+use super::FlushToken;
 use strandline_record::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,34 @@ pub struct FollowerStart {
     /// The last request number used for this partition by this process: numbers grow across epochs, leaders
     /// and streams, so that an old acknowledgement is told from a new one.
     pub last_number: u64,
+}
+
+impl FollowerStart {
+    /// Whether what this replica knows as visible, learnt in `learnt_in`, may have been lost by an unclean election.
+    fn is_after_unclean_election(&self, learnt_in: LeaderEpoch) -> bool {
+        self.unclean_epoch > learnt_in
+    }
+
+    /// The log must first begin again at 0: nothing of it is left to be compared with the leader's, and what was
+    /// deleted below its start may have been of another history than the one that an unclean election chose.
+    pub fn begins_again(&self) -> bool {
+        self.last_epoch.is_none()
+            && self.log_start > Offset::ZERO
+            && self.is_after_unclean_election(self.high_watermark_epoch)
+    }
+
+    /// The same after that has been done.
+    pub fn begun_again(self) -> Self {
+        let zero = Offset::ZERO;
+        FollowerStart {
+            log_start: zero,
+            log_end: zero,
+            flushed: zero,
+            high_watermark: zero,
+            truncations: self.truncations + 1,
+            ..self
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -180,6 +209,7 @@ impl Follower {
             step: Step::Ready,
         };
         assert!(start.last_epoch <= Some(start.epoch), "{}: records of a later epoch", start.tp);
+        assert!(!start.begins_again(), "{}: nothing is left of the log, which did not begin again", start.tp);
         follower.check();
         follower
     }
@@ -216,8 +246,14 @@ impl Follower {
         }
     }
 
-    /// `epochs` is the follower's own epoch cache.
-    pub fn answer(&mut self, answer: &Answer, epochs: impl EpochLookup) -> Action {
+    /// `log_start` is the log's own: retention raises it without a word here. `own_end` is where the log's largest epoch
+    /// at or below the one asked ends; where there is none, the log start at that moment.
+    pub fn answer(
+        &mut self,
+        answer: &Answer,
+        log_start: Offset,
+        own_end: impl Fn(LeaderEpoch) -> Offset,
+    ) -> Action {
         let Step::Asked(asked) = self.step else {
             return Action::Ignore;
         };
@@ -237,6 +273,7 @@ impl Follower {
             self.start.tp
         );
         self.step = Step::Ready;
+        self.log_start = self.log_start.max(log_start.min(self.high_watermark));
         match answer.outcome {
             Outcome::Marks { high_watermark, log_start } => {
                 self.step = Step::Asked(asked);
@@ -248,9 +285,13 @@ impl Follower {
             }
             Outcome::Data { .. } | Outcome::Refused => Action::Retry,
             Outcome::Diverging { epoch: Some(epoch), end } => {
-                // Its own end of the largest epoch ≤ `epoch`; with no such epoch nothing here can be right.
-                let own_end = epochs(epoch).map_or(self.log_start, |(_, end)| end);
-                let to = end.min(own_end).max(self.log_start);
+                // With no such epoch of its own nothing here can be right.
+                let to = end.min(own_end(epoch));
+                if to <= self.log_start && self.start.is_after_unclean_election(self.high_watermark_epoch) {
+                    self.step = Step::Resetting { start: Offset::ZERO };
+                    return Action::Reset { start: Offset::ZERO };
+                }
+                let to = to.max(self.log_start);
                 if to >= self.log_end {
                     return Action::Retry; // it would never end; a leader that follows the rules cannot say so
                 }
@@ -259,7 +300,11 @@ impl Follower {
                 Action::Truncate(Truncation { to })
             }
             Outcome::Diverging { epoch: None, end: start } => {
-                self.may_truncate(start);
+                // An empty log has nothing to lose. (Its high watermark may be no more than its log start, which a power
+                // loss has left without the records behind it.)
+                if self.log_start < self.log_end {
+                    self.may_truncate(start);
+                }
                 self.step = Step::Resetting { start };
                 Action::Reset { start }
             }
@@ -275,7 +320,7 @@ impl Follower {
 
     fn may_truncate(&self, to: Offset) {
         assert!(
-            to >= self.high_watermark || self.start.unclean_epoch > self.high_watermark_epoch,
+            to >= self.high_watermark || self.start.is_after_unclean_election(self.high_watermark_epoch),
             "{}: told to truncate to {to}, below the high watermark {} learnt in epoch {}",
             self.start.tp,
             self.high_watermark,
@@ -310,7 +355,8 @@ impl Follower {
                 assert_eq!(log_end, start, "{}: reset to another offset", self.start.tp);
                 assert_eq!(last_epoch, None, "{}: a log just emptied has no epoch", self.start.tp);
                 self.log_start = start;
-                self.flushed = start;
+                // It counts as flushed once the flush says so: a loss of power may bring the old log back.
+                self.flushed = self.flushed.min(start);
                 // All below was deleted on the leader, and so below its high watermark.
                 self.high_watermark = start;
                 self.high_watermark_epoch = self.start.epoch;

@@ -244,7 +244,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Position::Follower(follower) = &mut node.position else { return };
         let log = &node.log;
-        let learned = match follower.answer(&answer, |epoch| log.end_of_epoch(epoch)) {
+        let own_end = |epoch| log.end_of_epoch(epoch).map_or(Offset(log.start), |(_, end)| end);
+        let learned = match follower.answer(&answer, Offset(log.start), own_end) {
             Action::Ignore => {
                 self.stats.ignored += 1;
                 None
@@ -266,12 +267,14 @@ impl World {
             Action::Reset { start } => {
                 self.stats.resets += 1;
                 node.log.reset(start.get());
-                node.flushed = start.get();
+                node.flushed = node.flushed.min(start.get());
                 follower.truncated(start, None);
                 None
             }
         };
-        if let Some(log_start) = learned.and_then(|learned| learned.log_start) {
+        if let Some(log_start) = learned.and_then(|learned| learned.log_start)
+            && log_start.get() > node.log.start
+        {
             node.log.delete_below(log_start.get());
         }
     }
@@ -470,8 +473,13 @@ impl World {
         let (durable, end) = (node.log.durable, node.log.end());
         let keep = durable + dice.below((end - durable + 1) as u64) as i64;
         self.stats.lost_tails += u64::from(keep < end);
-        node.log.truncate(keep);
-        node.log.durable = keep;
+        match node.log.old.take() {
+            Some(old) if dice.one_in(2) => node.log.back_to(old),
+            _ => {
+                node.log.truncate(keep);
+                node.log.durable = keep;
+            }
+        }
         node.stop();
         node.clean_epoch = None;
         self.forget_answers_to(id);
@@ -485,6 +493,7 @@ impl World {
             return None;
         }
         node.log.durable = node.log.end();
+        node.log.old = None;
         let registered = node.registered;
         node.stop();
         node.clean_epoch = registered;
@@ -550,6 +559,18 @@ impl World {
     fn delete_records(&mut self, dice: &mut Dice) -> Option<String> {
         let id = dice.broker();
         let node = self.nodes.get_mut(&id)?;
+        if let Position::Follower(follower) = &node.position {
+            // Its own retention.
+            let range = follower.high_watermark().get() - node.log.start;
+            if range <= 0 || self.profile.unclean {
+                return None;
+            }
+            let to = node.log.start + 1 + dice.below(range as u64) as i64;
+            node.log.delete_below(to);
+            self.declared_start = self.declared_start.max(to);
+            self.stats.deletions += 1;
+            return Some(format!("follower {id} deletes below {to}"));
+        }
         let Position::Leader(leader) = &mut node.position else { return None };
         if leader.deposed().is_some() || leader.high_watermark() == leader.log_start() {
             return None;
@@ -558,7 +579,6 @@ impl World {
         let to = leader.log_start().get() + 1 + dice.below(range as u64) as i64;
         leader.log_start_moved(Offset(to));
         node.log.delete_below(to);
-        node.flushed = node.flushed.max(to);
         self.declared_start = self.declared_start.max(to);
         self.stats.deletions += 1;
         Some(format!("{id} deletes below {to}"))

@@ -251,7 +251,7 @@ impl World {
                     config: LeaderConfig { lag_max_ms: 1_000, resend_ms: 100 },
                     log_start: Offset(node.log.start),
                     log_end: Offset(node.log.end()),
-                    flushed: Offset(node.flushed.max(node.log.start)),
+                    flushed: Offset(node.flushed),
                     high_watermark: node.high_watermark,
                     high_watermark_epoch: node.high_watermark_epoch,
                     truncations: node.truncations,
@@ -266,7 +266,7 @@ impl World {
                 node.leave_role();
                 node.repair();
                 let partition = image.partition(TP).expect("it has a role in it");
-                node.position = Position::Follower(Follower::new(FollowerStart {
+                let mut start = FollowerStart {
                     tp: TP,
                     leader,
                     epoch,
@@ -275,12 +275,18 @@ impl World {
                     log_start: Offset(node.log.start),
                     log_end: Offset(node.log.end()),
                     last_epoch: node.log.last_epoch(),
-                    flushed: Offset(node.flushed.max(node.log.start)),
+                    flushed: Offset(node.flushed),
                     high_watermark: node.high_watermark,
                     high_watermark_epoch: node.high_watermark_epoch,
                     truncations: node.truncations,
                     last_number: node.number,
-                }));
+                };
+                if start.begins_again() {
+                    node.log.reset(0);
+                    node.flushed = 0;
+                    start = start.begun_again();
+                }
+                node.position = Position::Follower(Follower::new(start));
             }
         }
         let holds_nothing = role == Role::Idle(strandline_core::partition::IdleReason::NotReplica);
