@@ -231,7 +231,7 @@ pub async fn cluster_identity(context: &Arc<Context>) -> Result<Uuid, RunError> 
 }
 
 /// Registers this process as the broker's current incarnation and waits until its image says so
-/// (REPLICATION.md: before that it takes no role).
+/// (ops/docs/REPLICATION.md: before that it takes no role).
 pub async fn register(context: &Arc<Context>, cluster_id: Uuid) -> Result<BrokerEpoch, RunError> {
     let config = &context.config;
     let command = Command::RegisterBroker {

@@ -1,4 +1,4 @@
-//! What may be proposed to Raft, and what `machine::apply` answers. REPLICATION.md, "What is agreed",
+//! What may be proposed to Raft, and what `machine::apply` answers. `ops/docs/REPLICATION.md` ("What is agreed")
 //! gives the exact preconditions and effects; `apply` decides everything again, so a command may be
 //! proposed by anyone, late, or twice.
 //!
@@ -63,7 +63,7 @@ pub enum Command {
         expected: i32,
         assignments: Vec<Vec<BrokerId>>,
     },
-    /// Changing `min.insync.replicas` does what SetMinInsyncReplicas of REPLICATION.md says.
+    /// Changing `min.insync.replicas` does what SetMinInsyncReplicas of ops/docs/REPLICATION.md says.
     AlterTopicConfigs {
         topic: TopicId,
         set: BTreeMap<Arc<str>, Arc<str>>,

@@ -136,8 +136,9 @@ impl Replication {
     /// With an empty log, at `offset`.
     fn begin_again(&self, s: &mut State, follower: u8, offset: u8, excused: bool) {
         let replica = &mut s.replicas[follower as usize];
-        s.assertion |= offset < replica.high_watermark && !excused;
-        replica.cut(Log::starting_at(offset), 0);
+        // An empty log has nothing to lose.
+        s.assertion |= !replica.log.is_empty() && offset < replica.high_watermark && !excused;
+        replica.cut(Log::starting_at(offset), offset);
         if !self.rules.reset_counts_once_flushed {
             replica.flushed = offset;
         }

@@ -36,3 +36,24 @@ fn every_rule_has_a_mutant_or_a_reason_why_not() {
     let all = Rules::NAMES.iter().copied();
     assert_eq!(tried.collect::<BTreeSet<_>>(), all.collect::<BTreeSet<_>>());
 }
+
+#[test]
+fn the_table_has_every_sentence_of_the_page_and_every_rule_with_a_mutant() {
+    let (page, table) = (include_str!("../../../ops/docs/REPLICATION.md"), include_str!("../RULES.md"));
+    let id = |text: &'static str| {
+        let end = text.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(text.len());
+        &text[..end]
+    };
+    let sentences: BTreeSet<&str> = page.split('⚑').skip(1).map(id).filter(|id| *id != "name").collect();
+    let rows: Vec<Vec<&str>> = (table.lines().filter(|line| line.starts_with("| ")).skip(1))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.iter().map(|row| row[1]).collect::<BTreeSet<_>>(), sentences);
+    let switches = rows.iter().flat_map(|row| row[3].split(' ')).map(|name| name.trim_matches('`'));
+    let mutants: BTreeSet<&str> = mutants::MUTANTS.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(switches.collect::<BTreeSet<_>>(), mutants);
+    for (rule, scenario) in mutants::MUTANTS {
+        let row = rows.iter().find(|row| row[3].contains(&format!("`{rule}`"))).expect("checked above");
+        assert!(row[4].split(' ').any(|name| name == *scenario), "{rule} is missed in {scenario}");
+    }
+}

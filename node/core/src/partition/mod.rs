@@ -1,5 +1,5 @@
-//! One replica of one partition: what it may do as leader and as follower. REPLICATION.md, "Leader of
-//! epoch e" and "Follower in epoch e", is the specification; `model/` checked it, and every decision here
+//! One replica of one partition: what it may do as leader and as follower. `ops/docs/REPLICATION.md` ("Leader
+//! of epoch e", "Follower in epoch e") is the specification; `sim/model/` checked it, and every decision here
 //! is the model's.
 //!
 //! ```text

@@ -1,5 +1,5 @@
 //! `apply`: the only code that turns one image into the next. It follows the command table of
-//! REPLICATION.md row by row; each file here is a group of rows.
+//! ops/docs/REPLICATION.md row by row; each file here is a group of rows.
 //!
 //! ```text
 //!   brokers     RegisterBroker  UnfenceBroker  FenceBroker  SetDraining  UnregisterBroker
