@@ -2,36 +2,29 @@
 
 use parking_lot::Mutex;
 use std::ops::ControlFlow;
-use std::sync::mpsc;
 
-/// Does `work` on every item, `jobs` at once, and hands each result to `take` on this thread as it comes. After `take`
+/// Does `work` on every item, `jobs` at once, and hands each result to `take`, one at a time, as it comes. After `take`
 /// breaks no new item is begun; what has been begun is finished and handed over all the same.
 pub fn each<I: Send, R: Send>(
     jobs: usize,
     items: impl Iterator<Item = I> + Send,
     work: impl Fn(I) -> R + Sync,
-    mut take: impl FnMut(R) -> ControlFlow<()>,
+    take: impl FnMut(R) -> ControlFlow<()> + Send,
 ) {
-    let items = Mutex::new(Some(items));
+    let (items, take) = (Mutex::new(Some(items)), Mutex::new(take));
     let next = || items.lock().as_mut().and_then(Iterator::next);
-    let (results, done) = mpsc::sync_channel(jobs);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let results = results.clone();
-            let (next, work) = (&next, &work);
-            scope.spawn(move || {
+            scope.spawn(|| {
                 while let Some(item) = next() {
-                    if results.send(work(item)).is_err() {
-                        return;
+                    let result = work(item);
+                    // Taken by the thread that did it, so that it begins nothing before it is known whether to go on.
+                    let mut take = take.lock();
+                    if take(result).is_break() {
+                        *items.lock() = None;
                     }
                 }
             });
-        }
-        drop(results);
-        for result in &done {
-            if take(result).is_break() {
-                *items.lock() = None;
-            }
         }
     });
 }
@@ -54,6 +47,21 @@ mod tests {
         );
         results.sort_unstable();
         assert_eq!(results, (0..100).map(|n| n * 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_at_a_time_stops_right_at_the_break() {
+        let mut taken = Vec::new();
+        each(
+            1,
+            0..,
+            |n: u64| n,
+            |n| {
+                taken.push(n);
+                if n == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        );
+        assert_eq!(taken, [0, 1, 2, 3]);
     }
 
     #[test]
