@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_metadata::Image;
 use strandline_node::inspect::{Inspect, RoleMarks};
-use strandline_record::TopicPartition;
+use strandline_record::{Offset, PartitionId, TopicPartition};
 
 /// One node that runs.
 #[derive(Clone, Debug)]
@@ -18,6 +18,64 @@ pub struct NodeView {
     pub raft: RaftView,
     pub image: Arc<ImageView>,
     pub replicas: BTreeMap<Tp, ReplicaView>,
+    pub logs: Logs,
+}
+
+/// The bytes of a node's replicas, for whoever asks for them.
+#[derive(Clone, Debug, Default)]
+pub enum Logs {
+    #[default]
+    None,
+    Live(Inspect, Arc<Image>),
+    /// Made up, by partition.
+    Kept(Arc<BTreeMap<Tp, Vec<u8>>>),
+}
+
+/// What one read of a log asks for.
+const READ_BYTES: usize = 1 << 20;
+
+impl Logs {
+    /// Every stored batch of this node's replica, from its log start to its log end, visible or not.
+    ///
+    /// # Errors
+    /// No such replica, or a log that cannot be read.
+    pub fn read(&self, tp: &Tp) -> Result<Vec<u8>, String> {
+        let (inspect, image) = match self {
+            Logs::None => return Err("this node's logs are not shown".to_owned()),
+            Logs::Kept(logs) => return logs.get(tp).cloned().ok_or_else(|| format!("there is no {tp}")),
+            Logs::Live(inspect, image) => (inspect, image),
+        };
+        let topic =
+            image.topic_ids.get(&tp.topic).ok_or_else(|| format!("there is no topic {}", tp.topic))?;
+        let id = TopicPartition { topic: *topic, partition: PartitionId(tp.partition) };
+        let mut whole = Vec::new();
+        let mut from = Offset(0);
+        loop {
+            let bytes = inspect.read_log(id, from, READ_BYTES).map_err(|error| error.to_string())?;
+            match next_offset(&bytes) {
+                Some(next) if next > from.0 => from = Offset(next),
+                _ => return Ok(whole),
+            }
+            whole.extend_from_slice(&bytes);
+        }
+    }
+}
+
+/// Where the last whole batch of these ends. Only lengths and offsets are looked at: whether the rest makes sense is
+/// for the oracle to say.
+fn next_offset(bytes: &[u8]) -> Option<i64> {
+    let mut rest = bytes;
+    let mut next = None;
+    while let (Some(base), Some(length), Some(delta)) =
+        (rest.first_chunk::<8>(), rest.get(8..12), rest.get(23..27))
+    {
+        let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+        let delta = i32::from_be_bytes(delta.try_into().expect("four bytes"));
+        let Some(behind) = rest.get(12 + length..) else { break };
+        next = Some(i64::from_be_bytes(*base) + i64::from(delta) + 1);
+        rest = behind;
+    }
+    next
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +109,7 @@ pub enum Role {
 }
 
 /// The metadata of one node, at one Raft index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ImageView {
     pub index: u64,
     pub brokers: BTreeMap<u64, BrokerView>,
@@ -61,13 +119,13 @@ pub struct ImageView {
     pub offsets: BTreeMap<(Arc<str>, Tp), i64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BrokerView {
     pub epoch: u64,
     pub fenced: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionView {
     pub replicas: Vec<u64>,
     pub leader: Option<u64>,
@@ -79,7 +137,7 @@ pub struct PartitionView {
     pub unclean_epoch: i32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupView {
     pub generation: i32,
     pub assigned: bool,
@@ -131,6 +189,7 @@ impl Observer {
             },
             image,
             replicas: replicas.collect(),
+            logs: Logs::Live(node.clone(), names.clone()),
         }
     }
 
