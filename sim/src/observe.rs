@@ -28,7 +28,15 @@ pub enum Logs {
     None,
     Live(Inspect, Arc<Image>),
     /// Made up, by partition.
-    Kept(Arc<BTreeMap<Tp, Vec<u8>>>),
+    Kept(Arc<BTreeMap<Tp, Result<Vec<u8>, Unread>>>),
+}
+
+/// Why a log gave no bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The replica says that it is damaged; it may have found that out just now.
+    Damaged,
+    Failed(String),
 }
 
 /// What one read of a log asks for.
@@ -39,19 +47,22 @@ impl Logs {
     ///
     /// # Errors
     /// No such replica, or a log that cannot be read.
-    pub fn read(&self, tp: &Tp) -> Result<Vec<u8>, String> {
+    pub fn read(&self, tp: &Tp) -> Result<Vec<u8>, Unread> {
+        let absent = || Unread::Failed(format!("{tp} is not here"));
         let (inspect, image) = match self {
-            Logs::None => return Err("this node's logs are not shown".to_owned()),
-            Logs::Kept(logs) => return logs.get(tp).cloned().ok_or_else(|| format!("there is no {tp}")),
+            Logs::None => return Err(absent()),
+            Logs::Kept(logs) => return logs.get(tp).cloned().ok_or_else(absent)?,
             Logs::Live(inspect, image) => (inspect, image),
         };
-        let topic =
-            image.topic_ids.get(&tp.topic).ok_or_else(|| format!("there is no topic {}", tp.topic))?;
+        let topic = image.topic_ids.get(&tp.topic).ok_or_else(absent)?;
         let id = TopicPartition { topic: *topic, partition: PartitionId(tp.partition) };
         let mut whole = Vec::new();
         let mut from = Offset(0);
         loop {
-            let bytes = inspect.read_log(id, from, READ_BYTES).map_err(|error| error.to_string())?;
+            let bytes = inspect.read_log(id, from, READ_BYTES).map_err(|error| {
+                let damaged = inspect.partitions().iter().any(|marks| marks.tp == id && marks.damaged);
+                if damaged { Unread::Damaged } else { Unread::Failed(error.to_string()) }
+            })?;
             match next_offset(&bytes) {
                 Some(next) if next > from.0 => from = Offset(next),
                 _ => return Ok(whole),

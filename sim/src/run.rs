@@ -9,6 +9,7 @@ use crate::draw::draw_cast;
 use crate::faults::FaultCounters;
 use crate::faults::plan::{self, Scope};
 use crate::history::{Event, Outcome, What};
+use crate::invariants::i19_liveness::identical;
 use crate::scenarios::{self, Scenario};
 use crate::seeds::Seed;
 use crate::stage::Stage;
@@ -120,6 +121,9 @@ pub fn run(options: RunOptions, watcher: &mut dyn Watcher) -> RunReport {
     }
 }
 
+/// Followers hear of the last high watermark, and images of the last index, within this when nobody writes any more.
+const LEVELLING: Duration = Duration::from_secs(30);
+
 fn whole(
     stage: &mut Stage<'_>,
     options: &RunOptions,
@@ -139,6 +143,7 @@ fn whole(
     stage.bell.ring();
     stage.let_clients_end()?;
     stage.read_back()?;
+    stage.until(LEVELLING, "the replicas are not identical", |stage| identical(stage.world.views()))?;
     stage.world.finish()
 }
 

@@ -4,14 +4,15 @@
 //! Looks at: what consumers say about bytes they were served; at the end, every replica's log: readable, checksums
 //! right, offsets without a gap from its log start to its log end, leader epochs in order.
 //!
-//! Sound, because the network of a simulation does not change bytes, so bad ones came from a node; and because at the
-//! end damage has been found and mended wherever a healthy copy was left. A replica that still says that it is damaged
-//! has halted explicitly, and is not judged.
+//! Sound, because the network of a simulation does not change bytes, so bad ones came from a node. A replica that says
+//! that it is damaged has halted explicitly and is not judged, also where it finds that out only now, reading its log
+//! for the oracle: rot in what nobody reads stays unknown until the scrub comes by.
 
 use super::batch::Batch;
 use super::ledger::{Seen, Shared};
 use super::{Check, Invariant, Observation, named};
 use crate::history::{Event, Tp, What};
+use crate::observe::Unread;
 
 named!("I17-integrity");
 
@@ -75,7 +76,10 @@ impl Invariant for Integrity {
                 let Some(seen) = seen.filter(|seen| seen.live && !seen.view.damaged) else { continue };
                 match log {
                     Ok((_, batches)) => check_log(tp, *node, seen, batches)?,
-                    Err(why) => return violated(format!("{tp} on node {node} cannot be read: {why}")),
+                    Err(Unread::Damaged) => {}
+                    Err(Unread::Failed(why)) => {
+                        return violated(format!("{tp} on node {node} cannot be read: {why}"));
+                    }
                 }
             }
         }
@@ -133,6 +137,15 @@ mod tests {
         (1..=3).for_each(|node| bench.replica(node).damaged = true);
         bench.step().unwrap();
         bench.finish().unwrap();
+    }
+
+    #[test]
+    fn damage_found_by_reading_is_an_explicit_halt_and_any_other_failure_is_not() {
+        let mut bench = bench(&batch(0, 1, NOBODY, &[b"a"]), 1);
+        bench.unread(2, Unread::Damaged);
+        bench.finish().unwrap();
+        bench.unread(3, Unread::Failed("no such file".to_owned()));
+        broken(bench.finish(), "t-0 on node 3 cannot be read: no such file");
     }
 
     #[test]

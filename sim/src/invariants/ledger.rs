@@ -17,7 +17,7 @@
 use super::batch::{self, Batch};
 use super::{Check, Invariant, Observation};
 use crate::history::{Acks, Attempt, Event, Outcome, Session, TopicFacts, Tp, What};
-use crate::observe::{ImageView, PartitionView, ReplicaView, Role};
+use crate::observe::{ImageView, PartitionView, ReplicaView, Role, Unread};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -144,7 +144,7 @@ impl Part {
 }
 
 /// The logs of a partition's replicas at the end, by node.
-pub type Finals = BTreeMap<u64, Result<(Vec<u8>, Vec<Batch>), String>>;
+pub type Finals = BTreeMap<u64, Result<(Vec<u8>, Vec<Batch>), Unread>>;
 
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -349,7 +349,7 @@ impl Ledger {
             for node in &agreed.replicas {
                 let Some(view) = seen.nodes.get(node) else { continue };
                 let parsed = view.logs.read(tp).and_then(|bytes| {
-                    let batches = batch::parse(&bytes)?;
+                    let batches = batch::parse(&bytes).map_err(Unread::Failed)?;
                     Ok((bytes, batches))
                 });
                 finals.insert(*node, parsed);

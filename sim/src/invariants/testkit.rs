@@ -5,7 +5,7 @@ use super::ledger::{Keeper, Ledger, Shared};
 use super::{Check, Invariant, Observation};
 use crate::history::{Acks, Attempt, Event, Outcome, Session, TopicFacts, Tp, What};
 use crate::observe::{
-    BrokerView, GroupView, ImageView, Logs, NodeView, PartitionView, RaftView, ReplicaView, Role,
+    BrokerView, GroupView, ImageView, Logs, NodeView, PartitionView, RaftView, ReplicaView, Role, Unread,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Bench {
     pub now_us: u64,
     pub nodes: BTreeMap<u64, NodeView>,
     pub image: ImageView,
-    logs: BTreeMap<u64, BTreeMap<Tp, Vec<u8>>>,
+    logs: BTreeMap<u64, BTreeMap<Tp, Result<Vec<u8>, Unread>>>,
 }
 
 impl Bench {
@@ -174,7 +174,11 @@ impl Bench {
     }
 
     pub fn log(&mut self, node: u64, bytes: Vec<u8>) {
-        self.logs.entry(node).or_default().insert(tp(), bytes);
+        self.logs.entry(node).or_default().insert(tp(), Ok(bytes));
+    }
+
+    pub fn unread(&mut self, node: u64, why: Unread) {
+        self.logs.entry(node).or_default().insert(tp(), Err(why));
     }
 
     pub fn finish(&mut self) -> Check {
