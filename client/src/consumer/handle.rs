@@ -159,13 +159,16 @@ impl ConsumerHandle {
                     }
                     let forgotten = error.code() == Some(ErrorCode::UnknownMemberId);
                     self.shared.group.lost(&member.id, member.generation, forgotten);
-                    Err(Error::new(
-                        ErrorKind::Rebalanced,
-                        format!(
-                            "the offsets were not committed: the group gave this member up, because it asked for no \
-                             record within max_poll_interval or its heartbeats did not arrive ({error})"
-                        ),
-                    ))
+                    let why = "the group gave this member up, because it asked for no record within \
+                               max_poll_interval or its heartbeats did not arrive";
+                    let rebalanced = |what: &str| {
+                        Error::new(ErrorKind::Rebalanced, format!("the offsets {what}: {why} ({error})"))
+                    };
+                    // An earlier try of the same call may have been accepted, and its answer lost.
+                    Err(match error.may_have_happened() {
+                        true => rebalanced("may or may not be committed").possibly(),
+                        false => rebalanced("were not committed"),
+                    })
                 }
                 Some(ErrorCode::RebalanceInProgress) => {
                     self.shared.group.rebalancing(member);
