@@ -6,6 +6,8 @@ use strandline_xtask::mutants::checkout;
 use strandline_xtask::mutants::patch::{self, Patch};
 use strandline_xtask::{mutants, root};
 
+/// Its sentences that end in "⚑name" are those that the model has shown to be needed.
+const RULES: &str = "ops/docs/REPLICATION.md";
 /// What the whole is to have at least, beside those of flagged sentences.
 const AT_LEAST: usize = 25;
 
@@ -26,6 +28,21 @@ fn every_mutant_applies_to_the_tree() {
         rotten.len(),
         rotten.join("\n")
     );
+}
+
+#[test]
+fn every_flagged_sentence_has_a_mutant_and_every_such_mutant_its_sentence() {
+    let page = std::fs::read_to_string(root().join(RULES)).unwrap_or_else(|error| panic!("{RULES}: {error}"));
+    let ids = page
+        .split('⚑')
+        .skip(1)
+        .filter_map(|text| text.split(|c: char| !c.is_ascii_lowercase() && c != '-').next());
+    // The page itself says what "⚑name" means.
+    let sentences: BTreeSet<&str> = ids.filter(|id| *id != "name").collect();
+    assert!(!sentences.is_empty(), "{RULES} flags no sentence");
+    let patches = patches();
+    let mutants: BTreeSet<&str> = patches.iter().filter_map(Patch::flag).collect();
+    assert_eq!(mutants, sentences);
 }
 
 #[test]
