@@ -5,6 +5,7 @@
 compile_error!("build with --cfg tokio_unstable (see .cargo/config.toml): turmoil seeds tokio through it");
 
 pub mod clock;
+pub mod cluster;
 pub mod draw;
 pub mod env;
 pub mod faults;
@@ -22,3 +23,7 @@ pub mod watch;
 pub mod workers;
 pub mod workload;
 pub mod world;
+
+pub use cluster::{App, Cluster, check};
+pub use faults::FaultKind;
+pub use faults::plan::Target;

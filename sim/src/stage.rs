@@ -254,7 +254,8 @@ impl Stage<'_> {
     }
 }
 
-fn all_registered(views: &BTreeMap<u64, NodeView>, nodes: usize) -> Result<(), String> {
+/// That many nodes run, and all of them are registered and not fenced.
+pub fn all_registered(views: &BTreeMap<u64, NodeView>, nodes: usize) -> Result<(), String> {
     let newest = views.values().max_by_key(|view| view.image.index).ok_or("no node runs")?;
     let alive = newest.image.brokers.values().filter(|broker| !broker.fenced).count();
     match views.len() == nodes && alive == nodes {

@@ -486,8 +486,11 @@ fn client(world: &World, rng: &mut StdRng) -> Option<String> {
 
 fn pick(world: &World, target: Target, rng: &mut StdRng) -> Option<u64> {
     let running = running(world);
+    if let Target::Id(id) = target {
+        return running.contains(&id).then_some(id);
+    }
     let holders: Vec<u64> = match target {
-        Target::Node | Target::All => running.clone(),
+        Target::Node | Target::All | Target::Id(_) => running.clone(),
         Target::Controller => {
             let leaders = world.views().values().filter(|view| view.raft.leader);
             leaders.max_by_key(|view| view.raft.term).map(|view| view.node).into_iter().collect()

@@ -35,6 +35,8 @@ pub enum Target {
     Follower,
     /// Every node at the same moment.
     All,
+    /// This node.
+    Id(u64),
 }
 
 /// What a plan is drawn for.

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_client::{Client, NewTopic, TopicPartition};
+use strandline_client::{Client, ErrorCode, NewTopic, TopicPartition};
 
 /// What an operator is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,9 +96,14 @@ async fn carry_out(client: &Client, order: &Order) -> Result<(), String> {
         }
         Order::RemoveNode { node } => {
             use futures::StreamExt;
-            let mut progress = admin.remove_node(node).await.map_err(text)?;
+            let mut progress = match admin.remove_node(node).await {
+                Ok(progress) => progress,
+                Err(error) => return gone_already(error),
+            };
             while let Some(step) = progress.next().await {
-                step.map_err(text)?;
+                if let Err(error) = step {
+                    return gone_already(error);
+                }
             }
             Ok(())
         }
@@ -107,5 +112,13 @@ async fn carry_out(client: &Client, order: &Order) -> Result<(), String> {
         }
         Order::AlterTopic { name, set } => admin.alter_topic(&name, set, []).await.map_err(text),
         Order::TransferLeadership => admin.transfer_leadership(None).await.map_err(text),
+    }
+}
+
+/// An earlier try whose answer was lost has removed it.
+fn gone_already(error: strandline_client::Error) -> Result<(), String> {
+    match error.code() {
+        Some(ErrorCode::NodeNotFound) => Ok(()),
+        _ => Err(error.to_string()),
     }
 }
