@@ -251,6 +251,8 @@ async fn start_raft(config: &NodeConfig, env: &Arc<dyn Env>) -> Result<RaftHandl
         heartbeat_ms: config.raft_heartbeat.as_millis() as u64,
         election_min_ms: config.raft_election_min.as_millis() as u64,
         election_max_ms: config.raft_election_max.as_millis() as u64,
+        snapshot_entries: config.raft_snapshot_entries as u64,
+        keep_entries: config.raft_snapshot_entries as u64 / 5,
         ..RaftConfig::new(config.node_id.0, dir.clone(), env.fork_seed("raft"))
     };
     RaftHandle::start(raft, env.disk(), env.workers(), env.state_store(&dir.join("state")), env.connect())

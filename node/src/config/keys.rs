@@ -279,6 +279,9 @@ node_config! {
         raft_election_min: Duration = ms(200), "raft.election.min.ms", "200" [10];
         /// Longest silence after which a voter seeks election.
         raft_election_max: Duration = ms(400), "raft.election.max.ms", "400" [20];
+        /// Changes of metadata after which a snapshot of all metadata is taken; a fifth as many are kept for nodes
+        /// that come back soon.
+        raft_snapshot_entries: usize = 5000, "raft.snapshot.entries", "5000" [10, 1_000_000];
     }
     "Consumer groups" {
         /// Shortest session timeout that a member may ask for.
