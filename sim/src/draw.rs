@@ -20,11 +20,27 @@ pub struct Cast {
     pub nodes: usize,
     pub topics: Vec<TopicPlan>,
     pub readers: usize,
-    producers: usize,
-    members: usize,
-    static_members: bool,
-    assignor: Assignor,
+    pub producers: usize,
+    pub members: usize,
+    pub static_members: bool,
+    pub assignor: Assignor,
+    /// What a scenario changes of what was drawn.
+    pub twist: Twist,
     seed: Seed,
+}
+
+/// Changes to what the seed draws for each, by its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Twist {
+    pub node: fn(&mut NodeConfig),
+    pub producer: fn(usize, &mut ProducerPlan),
+    pub member: fn(usize, &mut MemberPlan),
+}
+
+impl Default for Twist {
+    fn default() -> Self {
+        Twist { node: |_| {}, producer: |_, _| {}, member: |_, _| {} }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +106,7 @@ pub fn draw_cast(seed: Seed, limits: Limits) -> Cast {
         members: members.min(limits.clients),
         static_members,
         assignor,
+        twist: Twist::default(),
         seed,
     }
 }
@@ -97,24 +114,35 @@ pub fn draw_cast(seed: Seed, limits: Limits) -> Cast {
 impl Cast {
     /// The first three form the cluster; the others join.
     pub fn node_configs(&self) -> Vec<NodeConfig> {
-        let peer = |id: u64| HostPort::new(format!("node-{id}"), PEER_PORT);
         let founders = (self.nodes as u64).min(3);
         let members: BTreeMap<BrokerId, HostPort> =
             (1..=founders).map(|id| (BrokerId(id), peer(id))).collect();
-        let mut rng = self.seed.fork("nodes").rng();
         (1..=self.nodes as u64)
-            .map(|id| {
-                let mut config = NodeConfig::new(BrokerId(id), "/data");
-                match id <= founders {
-                    true => config.form_cluster = Some(FormCluster(members.clone())),
-                    false => config.join = (1..=founders).map(peer).collect(),
+            .map(|id| match id <= founders {
+                true => {
+                    NodeConfig { form_cluster: Some(FormCluster(members.clone())), ..self.node_config(id) }
                 }
-                config.journal_file_bytes = 4 << 20;
-                config.disk_reserved_bytes = 16 << 20;
-                config.scrub_bytes_per_second = 1 << rng.random_range(16..24);
-                config
+                false => self.joining(id),
             })
             .collect()
+    }
+
+    /// A node that joins.
+    pub fn joining(&self, id: u64) -> NodeConfig {
+        let founders = (self.nodes as u64).min(3);
+        NodeConfig { join: (1..=founders).map(peer).collect(), ..self.node_config(id) }
+    }
+
+    fn node_config(&self, id: u64) -> NodeConfig {
+        let mut rng = self.seed.fork("nodes").nth(id).rng();
+        let mut config = NodeConfig::new(BrokerId(id), "/data");
+        config.journal_file_bytes = 4 << 20;
+        config.disk_reserved_bytes = 16 << 20;
+        config.scrub_bytes_per_second = 1 << rng.random_range(16..24);
+        // As few as that in some runs, so that snapshots are taken, sent and recovered from.
+        config.raft_snapshot_entries = *[40, 200, 5_000].choose(&mut rng).expect("it is not empty");
+        (self.twist.node)(&mut config);
+        config
     }
 
     pub fn topic_sizes(&self) -> Vec<(String, i32)> {
@@ -131,7 +159,7 @@ impl Cast {
                     1 => Acks::None,
                     _ => Acks::All,
                 };
-                let plan = ProducerPlan {
+                let mut plan = ProducerPlan {
                     bootstrap: bootstrap.to_owned(),
                     // The first one always writes to the topic with the strictest promise.
                     topic: if number == 0 { self.topics[0].name.clone() } else { topic.name.clone() },
@@ -147,7 +175,9 @@ impl Cast {
                         .expect("it is not empty"),
                     pause: Duration::from_millis(rng.random_range(5..60)),
                     value_bytes: rng.random_range(20..800),
+                    clock_off_ms: 0,
                 };
+                (self.twist.producer)(number, &mut plan);
                 (format!("producer-{number}"), plan)
             })
             .collect()
@@ -157,7 +187,7 @@ impl Cast {
         let mut rng = self.seed.fork("members").rng();
         (0..self.members)
             .map(|number| {
-                let plan = MemberPlan {
+                let mut plan = MemberPlan {
                     bootstrap: bootstrap.to_owned(),
                     group: "workers".to_owned(),
                     topics: self.topics.iter().map(|topic| topic.name.clone()).collect(),
@@ -166,6 +196,7 @@ impl Cast {
                     session_timeout: Duration::from_secs(6),
                     work: Duration::from_millis(rng.random_range(1..200)),
                 };
+                (self.twist.member)(number, &mut plan);
                 (format!("member-{number}"), plan)
             })
             .collect()
@@ -179,4 +210,8 @@ impl Cast {
             deletes_from: self.topics.iter().skip(1).map(|t| (t.name.clone(), t.facts.partitions)).collect(),
         }
     }
+}
+
+fn peer(id: u64) -> HostPort {
+    HostPort::new(format!("node-{id}"), PEER_PORT)
 }

@@ -133,7 +133,7 @@ fn whole(
     stage.make_topics()?;
     stage.start_clients();
     match scenario {
-        Some(scenario) => (scenario.play)(stage)?,
+        Some(scenario) => scenario.perform(stage)?,
         None => explore(stage, options)?,
     }
     stage.heal();

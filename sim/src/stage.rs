@@ -1,10 +1,12 @@
 //! The stage of one run: its world, its cast and what is done on it, step by step. Explorations and scenarios both
 //! play on it; what comes before and after the faults is the same for all.
 
+pub mod direct;
+
 use crate::draw::Cast;
 use crate::faults::inject::Injector;
 use crate::faults::plan::Planned;
-use crate::history::{TopicFacts, What};
+use crate::history::{Event, TopicFacts, What};
 use crate::invariants;
 use crate::invariants::Violation;
 use crate::observe::{NodeView, Role};
@@ -39,6 +41,8 @@ pub struct Stage<'a> {
     pub bell: Bell,
     pub cast: Cast,
     pub work: WorkCounters,
+    /// Everything that clients did and were told so far.
+    pub history: Vec<Event>,
     watcher: &'a mut dyn Watcher,
 }
 
@@ -59,6 +63,7 @@ impl Stage<'_> {
             bell: Bell::default(),
             cast,
             work: WorkCounters::default(),
+            history: Vec::new(),
             watcher,
         }
     }
@@ -91,6 +96,7 @@ impl Stage<'_> {
         for event in self.world.take_events() {
             self.work.count(&event);
             self.watcher.event(&event);
+            self.history.push(event);
         }
         self.watcher.step(&self.world);
         stepped

@@ -1,5 +1,7 @@
 //! Does planned faults to the world, ends them when their time is up, starts again what died, and heals everything.
 
+mod direct;
+
 use super::links::{FaultId, Latency, Links};
 use super::plan::{Planned, Target};
 use super::{FaultCounters, FaultKind};

@@ -67,6 +67,9 @@ fn list() -> io::Result<Verdict> {
     for scenario in scenarios {
         say(&format!("{:width$}  {}", scenario.name, scenario.about))?;
     }
+    for hazard in strandline_sim::scenarios::not_yet() {
+        say(&format!("{:width$}  (no scenario: {})", hazard.name, hazard.why))?;
+    }
     Ok(Verdict::Fine)
 }
 

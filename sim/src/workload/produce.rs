@@ -20,6 +20,8 @@ pub struct ProducerPlan {
     /// Mean pause between two records.
     pub pause: Duration,
     pub value_bytes: usize,
+    /// Records carry a time that is up to this far from now, either way; 0: none, so that the SDK's counts.
+    pub clock_off_ms: i64,
 }
 
 /// The value of an attempt: its number, and as much of a pattern as wanted.
@@ -65,7 +67,11 @@ pub async fn produce(world: ClientWorld, plan: ProducerPlan, bell: Bell) {
         }
         let key = Bytes::from(format!("key-{}", rng.random_range(0..20)));
         let value = value_of(attempt, rng.random_range(18..=plan.value_bytes.max(18)));
-        let record = Record::to(plan.topic.as_str()).partition(partition).key(key).value(value);
+        let mut record = Record::to(plan.topic.as_str()).partition(partition).key(key).value(value);
+        if plan.clock_off_ms > 0 {
+            let off = rng.random_range(-plan.clock_off_ms..=plan.clock_off_ms);
+            record = record.timestamp_ms((world.clock.read_ms(world.recorder.now_us()) + off).max(0));
+        }
         let tp = Tp::new(plan.topic.as_str(), partition);
         let (acks, idempotent) = (plan.acks, plan.idempotent);
         world.recorder.record(&world.name, What::Send { session, attempt, tp, acks, idempotent });
