@@ -7,7 +7,7 @@ mod common;
 use common::{Cluster, PATIENCE, brokers, registration};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use strandline_metadata::{Command, CommittedOffset, Delta, Rejection, Response};
 use strandline_raft::{MembershipError, ProposeError, RaftConfig};
 use strandline_record::{BrokerId, Offset};
@@ -111,9 +111,21 @@ fn a_lost_leader_is_replaced_before_any_election_timeout_when_the_loss_is_notice
     }
     assert_eq!(cluster.leader(), lost);
     assert!(cluster.register(lost, 1));
-    cluster.node(lost).kill();
+    // Either may be elected: none lacks an entry.
     for id in &followers {
-        cluster.handle(*id).peer_lost(lost);
+        cluster.up_to_date(*id);
+    }
+    cluster.node(lost).kill();
+    // As a node does: every connection that cannot be made says so again.
+    for _ in 0..10 {
+        for id in &followers {
+            cluster.handle(*id).peer_lost(lost);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let led_by = |id: &u64| cluster.handle(*id).leader().is_some_and(|(leader, _)| leader != lost);
+        if followers.iter().all(led_by) {
+            break;
+        }
     }
     let next = cluster.leader();
     assert!(followers.contains(&next));
@@ -322,10 +334,12 @@ fn a_removed_voter_no_longer_counts() {
     // It was not told, and knows the leader still: what it asks for is not proposed.
     let removed = cluster.handle(gone);
     let late = cluster.runtime.block_on(removed.propose(registration(9), Duration::from_millis(300)));
-    assert!(matches!(late, Err(ProposeError::NotSent(_))), "{late:?}");
+    // Whether it hears the refusal in time or not.
+    assert!(late.is_err(), "{late:?}");
     cluster.node(gone).kill();
     assert_eq!(handle.membership().voters, cluster.running().into_iter().collect());
     assert!(cluster.register(leader, 1));
+    assert_eq!(brokers(&cluster.up_to_date(leader)), [1], "what a removed node asked for was proposed");
     // Removing what is no member changes nothing.
     cluster.runtime.block_on(handle.remove(gone)).unwrap();
 }
@@ -383,10 +397,11 @@ fn garbage_where_the_applied_state_lies_costs_nothing_but_a_rebuild() {
 fn concurrent_proposals_survive_leaders_that_come_and_go() {
     let mut cluster = Cluster::real(3, plain);
     let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let mut writers = Vec::new();
     for id in 1..=3_u64 {
         let handle = cluster.handle(id);
-        let done = done.clone();
+        let (done, count) = (done.clone(), count.clone());
         writers.push(cluster.runtime.spawn(async move {
             let mut answered = Vec::new();
             for number in (id * 1000)..(id * 1000 + 1000) {
@@ -396,6 +411,7 @@ fn concurrent_proposals_survive_leaders_that_come_and_go() {
                 if let Ok(Response::Registered { .. }) = handle.propose(registration(number), PATIENCE).await
                 {
                     answered.push(number);
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
             }
             answered
@@ -405,11 +421,15 @@ fn concurrent_proposals_survive_leaders_that_come_and_go() {
         let leader = cluster.leader();
         let to = cluster.follower();
         let _ = cluster.runtime.block_on(cluster.handle(leader).transfer_leader(to));
-        std::thread::sleep(Duration::from_millis(150));
+        // Each leader has some to answer before it goes; how fast is not the question.
+        let (before, until) = (count.load(std::sync::atomic::Ordering::Relaxed), Instant::now() + PATIENCE);
+        while count.load(std::sync::atomic::Ordering::Relaxed) < before + 10 {
+            assert!(Instant::now() < until, "nothing is answered after a hand-over");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let answered: Vec<u64> = writers.into_iter().flat_map(|w| cluster.runtime.block_on(w).unwrap()).collect();
-    assert!(answered.len() > 30, "{}", answered.len());
     let leader = cluster.leader();
     cluster.node(leader).kill();
     for id in cluster.running() {
