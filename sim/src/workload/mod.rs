@@ -7,8 +7,8 @@ pub mod produce;
 pub mod read;
 
 use crate::history::{Outcome, Tp};
-use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use strandline_client::{Error, TopicPartition};
 
 /// What an error of the SDK says about an attempt.
@@ -25,35 +25,15 @@ pub fn tp_of(tp: &TopicPartition) -> Tp {
 
 /// Tells every client of a run when to stop. Clones are the same bell.
 #[derive(Clone, Debug, Default)]
-pub struct Bell(Arc<Mutex<Rings>>);
-
-#[derive(Debug, Default)]
-struct Rings {
-    stopped: bool,
-    busy: u64,
-}
+pub struct Bell(Arc<AtomicBool>);
 
 impl Bell {
     /// No new work from here on.
     pub fn ring(&self) {
-        self.0.lock().stopped = true;
+        self.0.store(true, Ordering::Relaxed);
     }
 
     pub fn has_rung(&self) -> bool {
-        self.0.lock().stopped
-    }
-
-    /// One thing has begun that must end before the run is over.
-    pub fn begin(&self) {
-        self.0.lock().busy += 1;
-    }
-
-    pub fn end(&self) {
-        self.0.lock().busy -= 1;
-    }
-
-    /// Things begun and not ended. Those of a client that crashed never end.
-    pub fn busy(&self) -> u64 {
-        self.0.lock().busy
+        self.0.load(Ordering::Relaxed)
     }
 }

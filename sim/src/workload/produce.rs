@@ -76,7 +76,7 @@ pub async fn produce(world: ClientWorld, plan: ProducerPlan, bell: Bell) {
         let (acks, idempotent) = (plan.acks, plan.idempotent);
         world.recorder.record(&world.name, What::Send { session, attempt, tp, acks, idempotent });
         let sent = producer.send(record).await;
-        let (world_then, bell_then) = (world.clone(), bell.clone());
+        let world_then = world.clone();
         tokio::task::spawn_local(async move {
             let outcome = match sent {
                 Ok(delivery) => match delivery.await {
@@ -86,7 +86,6 @@ pub async fn produce(world: ClientWorld, plan: ProducerPlan, bell: Bell) {
                 Err(error) => outcome_of(&error),
             };
             world_then.recorder.record(&world_then.name, What::Sent { session, attempt, outcome });
-            drop(bell_then);
         });
         tokio::time::sleep(plan.pause.mul_f64(rng.random_range(0.0..2.0))).await;
     }
