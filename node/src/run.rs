@@ -184,10 +184,12 @@ async fn run_node(
             vital(&tasks, &context, "session", async move { keeper.run(kept).await });
             tokio::select! {
                 biased;
-                () = &mut shutdown => {
-                    stop_cleanly(&context, &session).await;
-                    Ok(())
-                }
+                () = &mut shutdown => tokio::select! {
+                    biased;
+                    // What was not agreed on is not handed over either: this stop is no clean one.
+                    reason = context.raft.failed() => Err(RunError::Raft(reason)),
+                    () = stop_cleanly(&context, &session) => Ok(()),
+                },
                 reason = context.raft.failed() => Err(RunError::Raft(reason)),
                 cluster = &mut removed => Err(removed_from(cluster)),
             }

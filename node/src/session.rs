@@ -79,7 +79,8 @@ impl Session {
             tokio::select! {
                 biased;
                 () = context.stopping.cancelled() => return,
-                _ = leader.changed() => {}
+                // Raft has stopped, and the node with it.
+                changed = leader.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY) => {}
             }
         }

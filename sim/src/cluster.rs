@@ -28,8 +28,8 @@ use crate::faults::FaultKind;
 use crate::faults::inject::Injector;
 use crate::faults::plan::{Planned, Target};
 use crate::invariants;
+use crate::invariants::i19_liveness::converged;
 use crate::seeds::Seed;
-use crate::stage::{all_registered, converged};
 use crate::trace::{Detail, Trace};
 use crate::workload::admin::{Order, Orders, operate};
 use crate::world::{ClientWorld, Failure, PEER_PORT, World};
@@ -134,7 +134,7 @@ impl Cluster {
             config.disk_reserved_bytes = 16 << 20;
             cluster.world.add_node(config);
         }
-        cluster.until(FORMING, "the cluster did not form", |world| all_registered(world.views(), nodes));
+        cluster.until(FORMING, "the cluster did not form", |world| converged(world.views(), nodes));
         let (bootstrap, orders) = (cluster.world.bootstrap(), cluster.orders.clone());
         let operator = move |world: ClientWorld| {
             Box::pin(operate(world, bootstrap.clone(), orders.clone())) as LocalBoxFuture<'static, ()>
@@ -249,9 +249,7 @@ impl Cluster {
     /// If that takes longer than `at_most`.
     pub fn converge(&mut self, at_most: Duration) {
         let nodes = self.world.node_ids().len();
-        self.until(at_most, "the cluster did not recover", |world| {
-            all_registered(world.views(), nodes).and_then(|()| converged(world.views()))
-        });
+        self.until(at_most, "the cluster did not recover", |world| converged(world.views(), nodes));
     }
 
     // ---- harm ----

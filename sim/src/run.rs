@@ -138,10 +138,11 @@ fn whole(
     }
     stage.heal();
     stage.converge()?;
-    // Some more work, undisturbed: it must succeed.
+    // Some more work, undisturbed: all of it must succeed.
     stage.work_undisturbed()?;
     stage.bell.ring();
     stage.let_clients_end()?;
+    stage.refused_none()?;
     stage.read_back()?;
     stage.until(LEVELLING, "the replicas are not identical", |stage| identical(stage.world.views()))?;
     stage.world.finish()

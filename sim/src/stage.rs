@@ -2,6 +2,7 @@
 //! play on it; what comes before and after the faults is the same for all.
 
 pub mod direct;
+pub mod serving;
 
 use crate::draw::Cast;
 use crate::faults::inject::Injector;
@@ -9,7 +10,8 @@ use crate::faults::plan::Planned;
 use crate::history::{Event, TopicFacts, What};
 use crate::invariants;
 use crate::invariants::Violation;
-use crate::observe::{NodeView, Role};
+use crate::invariants::i19_liveness::{self, converged};
+use crate::observe::NodeView;
 use crate::run::WorkCounters;
 use crate::seeds::Seed;
 use crate::trace::Trace;
@@ -19,7 +21,8 @@ use crate::workload::read::read_everything;
 use crate::workload::{Bell, group, offsets, produce, read};
 use crate::world::{ClientWorld, Failure, World};
 use futures::future::LocalBoxFuture;
-use std::collections::BTreeMap;
+use serving::Serving;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,6 +32,8 @@ const FORMING: Duration = Duration::from_secs(30);
 /// Leaders everywhere, everybody back in the ISR, within this after the last fault (I19). Connections that lost a
 /// message take up to ten seconds to be given up, twice where a fetch follows a session.
 const CONVERGING: Duration = Duration::from_secs(60);
+/// A record that waits for a batch before it may take a delivery time-out; a member a session's and a rebalance's.
+const SERVING: Duration = Duration::from_secs(60);
 /// A producer's delivery time-out and some more.
 const ENDING: Duration = Duration::from_secs(60);
 const READING_BACK: Duration = Duration::from_secs(60);
@@ -43,6 +48,8 @@ pub struct Stage<'a> {
     pub work: WorkCounters,
     /// Everything that clients did and were told so far.
     pub history: Vec<Event>,
+    /// What was served since the cluster came right again.
+    serving: Option<Serving>,
     watcher: &'a mut dyn Watcher,
 }
 
@@ -64,6 +71,7 @@ impl Stage<'_> {
             cast,
             work: WorkCounters::default(),
             history: Vec::new(),
+            serving: None,
             watcher,
         }
     }
@@ -96,6 +104,9 @@ impl Stage<'_> {
         for event in self.world.take_events() {
             self.work.count(&event);
             self.watcher.event(&event);
+            if let Some(serving) = &mut self.serving {
+                serving.follow(&event);
+            }
             self.history.push(event);
         }
         self.watcher.step(&self.world);
@@ -118,7 +129,7 @@ impl Stage<'_> {
             if self.world.now_us() >= until {
                 self.describe();
                 let what = format!("{what} within {} s: {missing}", at_most.as_secs());
-                return Err(Failure::Liveness(Violation { invariant: "I19-liveness", what }));
+                return Err(Failure::Liveness(Violation { invariant: i19_liveness::NAME, what }));
             }
             self.step()?;
         }
@@ -148,7 +159,7 @@ impl Stage<'_> {
             self.world.add_node(config);
         }
         let nodes = self.cast.nodes;
-        self.until(FORMING, "the cluster did not form", |stage| all_registered(stage.world.views(), nodes))
+        self.until(FORMING, "the cluster did not form", |stage| converged(stage.world.views(), nodes))
     }
 
     pub fn make_topics(&mut self) -> Result<(), Failure> {
@@ -211,19 +222,29 @@ impl Stage<'_> {
             if !stage.injector.is_quiet() {
                 return Err("a wiped node is not back yet".to_owned());
             }
-            all_registered(stage.world.views(), nodes)?;
-            converged(stage.world.views())
+            converged(stage.world.views(), nodes)
         })
     }
 
-    /// Acknowledgements resume.
+    /// Everybody is served again: see [`serving`].
     pub fn work_undisturbed(&mut self) -> Result<(), Failure> {
-        let before = self.work.acknowledged;
-        self.until(Duration::from_secs(30), "nothing was acknowledged any more", |stage| {
-            match stage.work.acknowledged >= before + 5 {
-                true => Ok(()),
-                false => Err(format!("{} new acknowledgements", stage.work.acknowledged - before)),
-            }
+        let producers = self.cast.producers(&self.world.bootstrap());
+        let topics: BTreeSet<String> = producers.into_iter().map(|(_, plan)| plan.topic).collect();
+        // A member may own no partition, but one of them reads.
+        let members = self.cast.members;
+        let readers = self.cast.readers + members.min(1);
+        self.serving = Some(Serving::default());
+        self.until(SERVING, "not everybody is served again", |stage| {
+            let serving = stage.serving.as_ref().expect("it was begun above");
+            serving.served(&topics, readers, members)
+        })
+    }
+
+    /// No record that was sent since everything is well again was refused.
+    pub fn refused_none(&self) -> Result<(), Failure> {
+        self.serving.as_ref().map_or(Ok(()), Serving::refused_none).map_err(|refused| {
+            let what = format!("the healed cluster refused a record: {refused}");
+            Failure::Liveness(Violation { invariant: i19_liveness::NAME, what })
         })
     }
 
@@ -260,16 +281,6 @@ impl Stage<'_> {
     }
 }
 
-/// That many nodes run, and all of them are registered and not fenced.
-pub fn all_registered(views: &BTreeMap<u64, NodeView>, nodes: usize) -> Result<(), String> {
-    let newest = views.values().max_by_key(|view| view.image.index).ok_or("no node runs")?;
-    let alive = newest.image.brokers.values().filter(|broker| !broker.fenced).count();
-    match views.len() == nodes && alive == nodes {
-        true => Ok(()),
-        false => Err(format!("{} of {nodes} nodes run, {alive} are registered and not fenced", views.len())),
-    }
-}
-
 fn all_made(views: &BTreeMap<u64, NodeView>, wanted: &[(String, TopicFacts)]) -> Result<(), String> {
     for (name, facts) in wanted {
         let of_topic = |tp: &&crate::history::Tp| *tp.topic == **name;
@@ -280,36 +291,5 @@ fn all_made(views: &BTreeMap<u64, NodeView>, wanted: &[(String, TopicFacts)]) ->
             }
         }
     }
-    converged(views)
-}
-
-/// Every partition has a leader that its image names, a full ISR, and replicas that are all there and as long as each
-/// other's; no move is under way.
-pub fn converged(views: &BTreeMap<u64, NodeView>) -> Result<(), String> {
-    let newest = views.values().max_by_key(|view| view.image.index).ok_or("no node runs")?;
-    for (tp, partition) in &newest.image.partitions {
-        let Some(leader) = partition.leader else { return Err(format!("{tp} has no leader")) };
-        if partition.isr.len() != partition.replicas.len() {
-            return Err(format!("{tp}: ISR {:?} of {:?}", partition.isr, partition.replicas));
-        }
-        for replica in &partition.replicas {
-            let Some(view) = views.get(replica).and_then(|view| view.replicas.get(tp)) else {
-                return Err(format!("{tp} is not on node {replica}"));
-            };
-            let as_agreed = match view.role {
-                Role::Leader { epoch } => *replica == leader && epoch == partition.leader_epoch,
-                Role::Follower { leader: followed, epoch } => {
-                    followed == leader && epoch == partition.leader_epoch
-                }
-                Role::Idle => false,
-            };
-            if !as_agreed {
-                return Err(format!("{tp} on node {replica}: {:?} instead of what is agreed", view.role));
-            }
-            if view.damaged {
-                return Err(format!("{tp} on node {replica} is damaged"));
-            }
-        }
-    }
-    Ok(())
+    converged(views, views.len())
 }

@@ -73,7 +73,7 @@ pub enum AppendError {
     /// The log was deleted.
     #[error("the log was deleted")]
     Deleted,
-    /// Writing failed, now or before; until the node restarts nothing is appended. Whether these bytes are
+    /// Writing failed, now or before: the process is about to end. Whether these bytes are
     /// found after that is unknown.
     #[error("the log failed: {0}")]
     Failed(String),

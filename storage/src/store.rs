@@ -157,6 +157,8 @@ pub(crate) struct Shared {
     requested: Requested,
     background: OnceLock<Waker>,
     failed: AtomicBool,
+    /// What `write_failed` was told, until the journal's worker has told the host.
+    write_failure: Mutex<Option<io::Error>>,
     stopped: AtomicBool,
     lock: Mutex<Option<Box<dyn DiskLock>>>,
 }
@@ -188,6 +190,7 @@ impl Shared {
             requested: Requested::default(),
             background: OnceLock::new(),
             failed: AtomicBool::new(false),
+            write_failure: Mutex::default(),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(None),
             disk,
@@ -206,6 +209,20 @@ impl Shared {
     /// A sync failed, or something as bad: nothing more is written.
     pub fn fail(&self) {
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// A log could not be written to, and not for want of space: the process is to end, as after a failed sync. Its
+    /// peers take over what it leads; alive with a log that takes nothing, it would go on leading that partition. The
+    /// journal's worker tells the host, so that nobody's append waits for it.
+    pub fn write_failed(&self, tp: TopicPartition, error: io::Error) {
+        tracing::error!(log = %tp, %error, "writing failed");
+        self.fail();
+        self.write_failure.lock().get_or_insert(error);
+        self.journal.wake();
+    }
+
+    pub fn take_write_failure(&self) -> Option<io::Error> {
+        self.write_failure.lock().take()
     }
 
     /// Whether `bytes` may be appended now.

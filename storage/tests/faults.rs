@@ -71,15 +71,18 @@ fn checkpoint_fails(node: Node) {
 }
 
 #[test]
-fn a_failed_write_ends_writing_to_that_log_until_the_next_start() {
+fn a_failed_write_ends_the_process_as_a_failed_sync_does() {
     let disk = SimDisk::new(1);
     let node = Node::open(&disk);
     append(&node, 0, 1, 10).unwrap();
+    node.run();
     disk.inject(SimFault::eio(SimOp::Write).on(".log"));
     assert!(matches!(append(&node, 0, 2, 10), Err(AppendError::Failed(_))));
     assert!(matches!(append(&node, 0, 3, 10), Err(AppendError::Failed(_))));
-    append(&node, 1, 4, 10).unwrap();
-    node.run();
+    assert!(matches!(append(&node, 1, 4, 10), Err(AppendError::Failed(_))), "no log takes anything");
+    assert!(node.store.is_failed());
+    let error = node.host.run_all().unwrap_err();
+    assert!(error.to_string().contains("(simulated fault) an operation on /data/logs/"), "{error}");
     assert_eq!(see(&node.log(0)).end, 1, "what was there is still read");
     let node = Node::open(&node.power_loss());
     assert_eq!(check_consistent(&node.log(0)).end, 1);

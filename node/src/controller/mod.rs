@@ -90,7 +90,8 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = self.context.stopping.cancelled() => return,
-                _ = leadership.changed() => {}
+                // Raft has stopped: nothing is led here any more.
+                changed = leadership.changed() => if changed.is_err() { return },
                 event = queue.recv() => match event {
                     // It has just become the leader: the stream must not be lost.
                     Some(event) if self.context.raft.is_leader() => first = Some(event),
@@ -135,8 +136,8 @@ impl Controller {
             let effects = tokio::select! {
                 biased;
                 () = self.context.stopping.cancelled() => return,
-                _ = leadership.changed() => {
-                    if !self.context.raft.is_leader() {
+                changed = leadership.changed() => {
+                    if changed.is_err() || !self.context.raft.is_leader() {
                         // Dropping the streams tells the brokers at once.
                         tracing::info!(node = %self.context.id, "this node is no longer the controller");
                         while let Ok(event) = queue.try_recv() {

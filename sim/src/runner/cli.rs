@@ -41,6 +41,13 @@ Examples:
   strandline-sim sweep --seeds 20 --all-scenarios --artifacts failures/")]
     Sweep(Sweep),
 
+    /// Run again what once failed: each line of a file is what follows `run` on a command line.
+    #[command(after_help = "\
+Examples:
+  strandline-sim regressions sim/seeds.txt
+  strandline-sim regressions sim/seeds.txt --jobs 1")]
+    Regressions(Regressions),
+
     /// Name all scenarios.
     List,
 
@@ -154,6 +161,15 @@ pub struct Sweep {
     /// Run each failed seed once more and put its trace and timeline into this directory.
     #[arg(long, value_name = "DIR")]
     pub artifacts: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Regressions {
+    /// Lines such as `--seed 7 --seconds 20`; what follows a `#` is for people.
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub workers: Workers,
 }
 
 #[derive(Debug, Args)]

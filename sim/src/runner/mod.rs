@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => one(&run),
         Command::Sweep(sweep) => sweep::sweep(&sweep),
+        Command::Regressions(regressions) => sweep::regressions(&regressions),
         Command::List => list(),
         Command::CheckDeterminism(check) => determinism::check(&check),
         Command::Shrink(shrink) => shrink::shrink(&shrink),

@@ -1,12 +1,13 @@
 //! Many runs, summed up.
 
 use super::child::{self, Extras};
-use super::cli::Sweep;
+use super::cli::{Cli, Command, Regressions, Sweep, Workers};
 use super::outcome::{Outcome, WORK};
 use super::spec::{RunSpec, Shape};
 use super::verdict::Verdict;
 use super::wall::Stopwatch;
 use super::{pool, report};
+use clap::Parser;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -116,12 +117,53 @@ struct Failed<'a> {
 pub fn sweep(command: &Sweep) -> io::Result<Verdict> {
     let watch = Stopwatch::start();
     let deadline = Duration::from_secs(command.seeds.workers.deadline);
+    let totals = carry_out(specs(command), command.seeds.workers, command.stop_after);
+    let took = watch.elapsed();
+    super::say(&report::sweep(&totals, took))?;
+    if let Some(path) = &command.json {
+        super::write_file(path, &summary(command, &totals, took)?)?;
+    }
+    if let Some(directory) = &command.artifacts {
+        keep_artifacts(directory, &totals.failures, deadline)?;
+    }
+    Ok(totals.verdict())
+}
+
+/// # Errors
+/// The file cannot be read, or a line of it is not a run.
+pub fn regressions(command: &Regressions) -> io::Result<Verdict> {
+    let text = std::fs::read_to_string(&command.file)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.file.display())))?;
+    let watch = Stopwatch::start();
+    let totals = carry_out(parse(&text).map_err(io::Error::other)?, command.workers, None);
+    super::say(&report::sweep(&totals, watch.elapsed()))?;
+    Ok(totals.verdict())
+}
+
+/// The runs that the lines of a file name.
+fn parse(text: &str) -> Result<Vec<RunSpec>, String> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(at, line)| {
+            let words = ["strandline-sim", "run"].into_iter().chain(line.split_whitespace());
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Run(run)) => Ok(run.spec()),
+                Ok(_) => Err(format!("line {}: {line:?} is not a run", at + 1)),
+                Err(error) => Err(format!("line {}: {error}", at + 1)),
+            }
+        })
+        .collect()
+}
+
+/// Each in a process of its own, summed up; failures are told as they come.
+fn carry_out(specs: Vec<RunSpec>, workers: Workers, stop_after: Option<u64>) -> Totals {
+    let deadline = Duration::from_secs(workers.deadline);
     let mut totals = Totals::default();
-    let specs = specs(command);
     let all = specs.len();
     let progress = io::stderr().is_terminal();
     pool::each(
-        command.seeds.workers.jobs(),
+        workers.jobs(),
         specs.into_iter(),
         |spec| child::carry_out(&spec, &Extras::default(), deadline),
         |outcome| {
@@ -132,22 +174,14 @@ pub fn sweep(command: &Sweep) -> io::Result<Verdict> {
             if progress {
                 eprint!("{}{}", clear(true), progress_line(&totals, all));
             }
-            match command.stop_after {
+            match stop_after {
                 Some(most) if totals.failures.len() as u64 >= most => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
             }
         },
     );
     eprint!("{}", clear(progress));
-    let took = watch.elapsed();
-    super::say(&report::sweep(&totals, took))?;
-    if let Some(path) = &command.json {
-        super::write_file(path, &summary(command, &totals, took)?)?;
-    }
-    if let Some(directory) = &command.artifacts {
-        keep_artifacts(directory, &totals.failures, deadline)?;
-    }
-    Ok(totals.verdict())
+    totals
 }
 
 fn specs(command: &Sweep) -> Vec<RunSpec> {
@@ -224,6 +258,14 @@ mod tests {
         assert_eq!((totals.work["acknowledged"], totals.work["unknown"]), (14, 4));
         assert_eq!(totals.speed(), Speed { per_wall: Some(20.0), per_cpu: Some(30.0) });
         assert_eq!(totals.verdict(), Verdict::Fine);
+    }
+
+    #[test]
+    fn the_lines_of_a_file_are_runs() {
+        let specs = parse("# all of them\n\n--seed 7 --seconds 20 # why\n --seed 8 --max-nodes 3\n").unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.seed).collect::<Vec<_>>(), [7, 8]);
+        assert_eq!((specs[0].shape.seconds, specs[1].shape.max_nodes), (20, Some(3)));
+        assert!(parse("--seed 7\n--sed 8\n").unwrap_err().starts_with("line 2: "));
     }
 
     #[test]

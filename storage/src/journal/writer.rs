@@ -133,6 +133,9 @@ impl Worker for JournalWriter {
     }
 
     fn run(&mut self) -> io::Result<()> {
+        if let Some(error) = self.shared.take_write_failure() {
+            return Err(error);
+        }
         while !self.shared.is_stopped() {
             let group = match std::mem::take(&mut self.stuck) {
                 stuck if stuck.is_empty() => self.shared.journal.take(GROUP_BYTES_MAX, format::ENTRIES_MAX),

@@ -179,9 +179,9 @@ impl PartitionLog {
                 AppendError::Damaged { from }
             }
             Trouble::Io(error) => {
-                tracing::error!(log = %self.tp, %error, "writing failed, the log takes no more appends");
-                inner.fail(&error);
-                AppendError::Failed(error.to_string())
+                let reason = error.to_string();
+                self.shared.write_failed(self.tp, error);
+                AppendError::Failed(reason)
             }
         }
     }

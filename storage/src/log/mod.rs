@@ -92,8 +92,6 @@ pub(crate) struct Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     Good,
-    /// A write failed: nothing is appended until the next start.
-    Failed(String),
     Deleted,
 }
 
@@ -391,7 +389,6 @@ impl Inner {
     pub fn usable(&self) -> Result<(), LogError> {
         match (&self.health, self.damaged) {
             (Health::Deleted, _) => Err(LogError::Deleted),
-            (Health::Failed(reason), _) => Err(LogError::Failed(reason.clone())),
             (Health::Good, Some(from)) => Err(LogError::Damaged { from }),
             (Health::Good, None) => Ok(()),
         }

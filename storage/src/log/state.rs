@@ -1,7 +1,7 @@
 //! The parts of a log that appending, reading and recovery share: files, what is derived from them, and
 //! writing batches. Everything here runs in the log's lock.
 
-use super::{Health, Inner, Loaded};
+use super::{Inner, Loaded};
 use crate::disk::{DiskFile, OpenMode};
 use crate::index::{self, SparseIndex};
 use crate::producers::Producers;
@@ -289,11 +289,5 @@ impl Inner {
         let sound = self.epochs.assign(header.leader_epoch(), header.base_offset().max(self.start));
         assert!(sound, "the caller has checked that epochs do not decrease");
         self.end = header.next_offset();
-    }
-
-    pub fn fail(&mut self, error: &io::Error) {
-        if self.health == Health::Good {
-            self.health = Health::Failed(error.to_string());
-        }
     }
 }

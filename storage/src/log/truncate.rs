@@ -124,7 +124,11 @@ impl PartitionLog {
                 LogError::Damaged { from }
             }
             Trouble::Full => LogError::Failed("no space".to_owned()),
-            Trouble::Io(error) => LogError::Failed(error.to_string()),
+            Trouble::Io(error) => {
+                let reason = error.to_string();
+                self.shared.write_failed(self.tp, error);
+                LogError::Failed(reason)
+            }
         }
     }
 }
