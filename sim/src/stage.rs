@@ -229,7 +229,10 @@ impl Stage<'_> {
     /// Everybody is served again: see [`serving`].
     pub fn work_undisturbed(&mut self) -> Result<(), Failure> {
         let producers = self.cast.producers(&self.world.bootstrap());
-        let topics: BTreeSet<String> = producers.into_iter().map(|(_, plan)| plan.topic).collect();
+        // A run in which nobody writes shows nothing.
+        let first = self.cast.topics[0].name.clone();
+        let topics: BTreeSet<String> =
+            producers.into_iter().map(|(_, plan)| plan.topic).chain([first]).collect();
         // A member may own no partition, but one of them reads.
         let members = self.cast.members;
         let readers = self.cast.readers + members.min(1);
