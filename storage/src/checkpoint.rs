@@ -19,6 +19,7 @@
 //! Invariants: while a checkpoint is the newest durable one, no byte that it lists is changed, no file that it
 //! lists is removed, no journal file from its place on is reused.
 
+use crate::ballast;
 use crate::disk::Disk;
 use crate::journal::Place;
 use crate::log::{Inner, LogRecord, PartitionLog, open_segment};
@@ -219,7 +220,14 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, progress: &mut Progress) -> io::
     };
     let bytes = manifest.encode()?;
     for name in FILES {
-        match shared.disk.write_file_atomically(&shared.root.join(name), &bytes) {
+        let path = shared.root.join(name);
+        let mut written = shared.disk.write_file_atomically(&path, &bytes);
+        if matches!(&written, Err(error) if error.kind() == io::ErrorKind::StorageFull)
+            && ballast::give_up(shared)
+        {
+            written = shared.disk.write_file_atomically(&path, &bytes);
+        }
+        match written {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 // A temporary file could not be written; what was durable before still is.
@@ -240,6 +248,9 @@ fn run_locked(shared: &Arc<Shared>, kind: Kind, progress: &mut Progress) -> io::
     }
     for garbage in garbage {
         remove(shared, garbage);
+    }
+    if kind == Kind::Running {
+        ballast::restore(shared);
     }
     Ok(true)
 }

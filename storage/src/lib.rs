@@ -17,6 +17,7 @@
 //! * the last state of every log is a prefix of the operations that were done on it;
 //! * damage is told from a torn tail, marked durably, and nothing of a damaged log is served.
 
+mod ballast;
 mod cache;
 mod checkpoint;
 mod config;

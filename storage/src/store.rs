@@ -59,6 +59,8 @@ pub(crate) struct Space {
 impl Space {
     /// Looked up again after so many bytes at the latest: others use the disk too.
     const LOOKUP_EVERY: i64 = 64 << 20;
+    /// And after this share of what is left, so that several nodes on one disk do not eat up the reserve between two looks.
+    const SHARE: i64 = 8;
 
     pub fn found_full(&self) {
         self.left.store(0, Ordering::Relaxed);
@@ -245,7 +247,7 @@ impl Shared {
                 Space::LOOKUP_EVERY
             }
         };
-        self.space.left.store(left.min(Space::LOOKUP_EVERY), Ordering::Relaxed);
+        self.space.left.store((left / Space::SHARE).min(Space::LOOKUP_EVERY), Ordering::Relaxed);
         let full = left == 0;
         if self.space.full.swap(full, Ordering::Relaxed) != full {
             if full {

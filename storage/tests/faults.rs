@@ -300,3 +300,30 @@ fn after_a_change_to_flush_ack_the_flushed_end_waits_for_what_was_appended_befor
     let node = Node::open(&node.power_loss());
     assert_eq!(check_consistent(&os_log(&node.store, FlushMode::Ack)).end, 2);
 }
+
+#[test]
+fn a_disk_that_others_filled_to_the_last_byte_gets_space_from_a_deleted_log() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    append(&node, 0, 1, 20_000).unwrap();
+    append(&node, 1, 1, 10).unwrap();
+    node.checkpoint();
+    // Not a byte is free: the checkpoint that no longer lists the log has to come from somewhere.
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert_eq!(node.store.disk_state(), DiskState::Full);
+    let before = disk.used_bytes();
+    assert!(node.store.delete_log(node.log(0).topic_partition()));
+    node.checkpoint();
+    assert!(disk.used_bytes() < before - 20_000, "the log's files are gone");
+    assert!(!node.store.is_failed());
+    // Once there is room again the space is set aside again, for the next time.
+    disk.set_capacity(None);
+    node.checkpoint();
+    disk.set_capacity(Some(disk.used_bytes()));
+    assert!(node.store.delete_log(node.log(1).topic_partition()));
+    let before = disk.used_bytes();
+    node.checkpoint();
+    assert!(disk.used_bytes() < before);
+    let node = Node::open(&node.power_loss());
+    assert!(node.store.logs().is_empty());
+}

@@ -234,7 +234,7 @@ node_config! {
         /// How many bytes a partition keeps (topic key `retention.bytes`); -1 sets no limit.
         log_retention_bytes: Option<u64> = None, "log.retention.bytes", "10GiB";
         /// Largest record batch that is accepted (topic key `max.message.bytes`).
-        message_max_bytes: u64 = MIB + 12, "message.max.bytes", "1048588" [KIB, 64 * MIB];
+        message_max_bytes: u64 = MIB + 12, "message.max.bytes", "1048588" [KIB, 60 * MIB];
         /// Whether records keep the producer's time or get the leader's (topic key `message.timestamp.type`).
         log_message_timestamp_type: TimestampType = TimestampType::CreateTime, "log.message.timestamp.type", "LogAppendTime";
         /// Whether producing to, or asking about, a topic that does not exist creates it.

@@ -84,9 +84,10 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
     },
     ConfigKey {
         name: MAX_MESSAGE_BYTES,
-        kind: ConfigKind::Number { min: 1024, max: 1 << 30 },
+        kind: ConfigKind::Number { min: 1024, max: 60 << 20 },
         default: "1048588",
-        documentation: "Largest record batch that is accepted, in bytes, compressed and with its header.",
+        documentation: "Largest record batch that is accepted, in bytes, compressed and with its header. At most 60 MiB: requests are \
+            bounded at 64.",
     },
     ConfigKey {
         name: MESSAGE_TIMESTAMP_TYPE,
