@@ -16,6 +16,7 @@
 
 use crate::context::Context;
 use crate::error::ServeError;
+use crate::removal;
 use crate::run::RunError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,11 +27,15 @@ use strandline_record::{BrokerEpoch, BrokerId};
 use strandline_wire::peer::{JoinRequest, ProbeReply};
 use uuid::Uuid;
 
+/// Why a node with an empty directory does not start without being told what it is to be.
+pub const NO_CLUSTER: &str =
+    "the data directory is empty: say --form-cluster (a new cluster) or --join HOST:PORT (an existing one)";
 const PROBE_DEADLINE: Duration = Duration::from_millis(500);
 /// Between two rounds of asking the other nodes.
 const ASK_AGAIN: Duration = Duration::from_millis(25);
 const ASK_AGAIN_MAX: Duration = Duration::from_millis(500);
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
+const TELL_DEADLINE: Duration = Duration::from_secs(2);
 const REGISTER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Closed until this node knows that it may take part in Raft.
@@ -78,10 +83,7 @@ pub async fn enter(context: &Arc<Context>, gate: &RaftGate, has_state: bool) -> 
         return Ok(());
     }
     if config.join.is_empty() {
-        return Err(RunError::Config(
-            "the data directory is empty: say --form-cluster (a new cluster) or --join HOST:PORT (an existing one)"
-                .to_owned(),
-        ));
+        return Err(RunError::Config(NO_CLUSTER.to_owned()));
     }
     let members: Vec<String> = config.join.iter().map(ToString::to_string).collect();
     join(context, gate, &members).await
@@ -90,6 +92,7 @@ pub async fn enter(context: &Arc<Context>, gate: &RaftGate, has_state: bool) -> 
 /// Waits until every other listed node has answered. `true`: some of them are a cluster already.
 async fn hear_from_all(context: &Arc<Context>, members: &BTreeMap<u64, String>) -> Result<bool, RunError> {
     let directory = context.store.directory_id().to_string();
+    let forming = context.config.form_cluster.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut missing: BTreeSet<u64> = members.keys().copied().filter(|id| *id != context.id.0).collect();
     let mut formed = false;
     let mut pause = ASK_AGAIN;
@@ -102,7 +105,7 @@ async fn hear_from_all(context: &Arc<Context>, members: &BTreeMap<u64, String>) 
         });
         for (id, addr, reply) in futures::future::join_all(asked).await {
             let Ok(reply) = reply else { continue };
-            formed |= check_reply(&reply, id, addr, &directory, context.id)?;
+            formed |= check_reply(&reply, id, addr, &directory, &forming, context.id)?;
             missing.remove(&id);
         }
         if missing.is_empty() || context.stopping.is_cancelled() {
@@ -123,6 +126,7 @@ fn check_reply(
     id: u64,
     addr: &str,
     directory: &str,
+    forming: &str,
     me: BrokerId,
 ) -> Result<bool, RunError> {
     if reply.broker_id != id {
@@ -136,6 +140,13 @@ fn check_reply(
     }
     if reply.has_state && !reply.asker_is_member && !reply.cluster_id.is_empty() {
         return Err(RunError::AlreadyFormed { cluster: reply.cluster_id.clone(), addr: addr.to_owned() });
+    }
+    // Two lists would be two clusters, and this node the only one to believe in its own.
+    if !reply.has_state && !reply.forming.is_empty() && reply.forming != forming {
+        return Err(RunError::Config(format!(
+            "form.cluster must be the same on each node: it is {forming} here, and {} on node {id} at {addr}",
+            reply.forming
+        )));
     }
     Ok(reply.has_state)
 }
@@ -151,6 +162,7 @@ async fn join(context: &Arc<Context>, gate: &RaftGate, members: &[String]) -> Re
         cluster_id: context.config.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
         peer_endpoint: context.advertised_peer(),
         check_only: true,
+        moved: false,
     };
     let mut last = String::new();
     let mut pause = ASK_AGAIN;
@@ -189,6 +201,47 @@ async fn join(context: &Arc<Context>, gate: &RaftGate, members: &[String]) -> Re
         pause = (pause * 2).min(ASK_AGAIN_MAX);
     }
     Err(RunError::JoinRefused(format!("{target} did not let this node in: {last}")))
+}
+
+/// A node that was a member at another address is reached by nobody, and so hears of no leader through which it could
+/// register itself: it asks to be let in as if it were new, which moves the member that it is.
+pub async fn tell_address(context: Arc<Context>) {
+    let mine = context.advertised_peer();
+    loop {
+        if context.stopping.is_cancelled() {
+            return;
+        }
+        let members = context.raft.membership().addresses;
+        if members.get(&context.id.0).is_some_and(|known| *known == mine) {
+            return;
+        }
+        // Before the log is read there are none.
+        if !members.is_empty() {
+            let request = JoinRequest {
+                broker_id: context.id.0,
+                directory: context.store.directory_id().to_string(),
+                cluster_id: context.store.cluster_id().map(|id| id.to_string()).unwrap_or_default(),
+                peer_endpoint: mine.clone(),
+                check_only: false,
+                moved: true,
+            };
+            for address in removal::known_addresses(&context, &context.image()) {
+                let call = async {
+                    let mut client = context.peers.client(&address)?;
+                    Ok::<_, tonic::Status>(client.join(request.clone()).await?.into_inner())
+                };
+                if let Ok(Ok(reply)) = tokio::time::timeout(TELL_DEADLINE, call).await {
+                    tracing::debug!(
+                        address,
+                        accepted = reply.accepted,
+                        message = reply.message,
+                        "told the address"
+                    );
+                }
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN_MAX).await;
+    }
 }
 
 fn next_member(members: &[String], asked: usize) -> (usize, String) {

@@ -60,6 +60,9 @@ impl PeerService {
                 ),
             ));
         }
+        if request.moved && image.broker(id).is_none() {
+            return Err((false, format!("node {id} is not registered here")));
+        }
         if image.broker(id).is_none() && context.raft.voters().contains_key(&id.0) {
             return Err((false, format!("node id {id} is taken by a voter that has not registered yet")));
         }
@@ -138,6 +141,10 @@ impl Peer for PeerService {
             asker_is_member: members.contains_key(&asker) || context.raft.learners().contains_key(&asker),
             has_state: !members.is_empty(),
             metadata_index: image.index,
+            forming: match (&context.config.form_cluster, members.is_empty()) {
+                (Some(nodes), true) => nodes.to_string(),
+                _ => String::new(),
+            },
         }))
     }
 

@@ -30,10 +30,17 @@ pub async fn noticed(context: &Arc<Context>, session: &Session) -> Uuid {
             continue;
         }
         if let Some(cluster) = ask(context).await {
+            // Whoever asked this very node to remove itself is told so before it ends.
+            tokio::time::sleep(LOOK).await;
             return cluster;
         }
         pause = (pause * 2).min(ASK_AGAIN_MAX);
     }
+}
+
+/// Whether the cluster has forgotten this node, Raft included, as far as anybody can be asked.
+pub async fn is_forgotten(context: &Arc<Context>) -> bool {
+    ask(context).await.is_some()
 }
 
 /// What this node knows of itself.
@@ -61,7 +68,7 @@ async fn ask(context: &Arc<Context>) -> Option<Uuid> {
 
 /// Wherever another node may answer. After a restart the image may be old or empty, the membership of Raft and the
 /// configuration may be outdated: whoever answers proves that it is worth hearing.
-fn known_addresses(context: &Context, image: &Image) -> BTreeSet<String> {
+pub fn known_addresses(context: &Context, image: &Image) -> BTreeSet<String> {
     let brokers = image.brokers.values().map(|broker| (broker.id.0, broker.endpoints.peer.to_string()));
     let members = context.raft.voters().into_iter().chain(context.raft.learners());
     let formed = context.config.form_cluster.iter().flat_map(|nodes| nodes.0.iter());

@@ -119,6 +119,12 @@ async fn run_node(
     // Both ports first: a port in use should be said before anything is touched.
     let peer_listener = listen(&env, &config.listen_peer.to_string()).await?;
     let grpc_listener = listen(&env, &config.listen_grpc.to_string()).await?;
+    if config.form_cluster.is_none()
+        && config.join.is_empty()
+        && matches!(Store::is_new(&*disk, &config.data_dir), Ok(true))
+    {
+        return Err(RunError::Config(lifecycle::NO_CLUSTER.to_owned()));
+    }
     let store_config = store_config(&config, &*env);
     let (store, report) =
         Store::open(disk.clone(), &config.data_dir, store_config, &*workers, env.wall_clock_ms())
@@ -153,6 +159,9 @@ async fn run_node(
 
     let started = async {
         lifecycle::enter(&context, &gate, has_state).await?;
+        if has_state {
+            vital(&tasks, &context, "address", lifecycle::tell_address(context.clone()));
+        }
         vital(&tasks, &context, "controller", controller.clone().run());
         let cluster_id = lifecycle::cluster_identity(&context).await?;
         lifecycle::register(&context, cluster_id).await
@@ -254,6 +263,11 @@ async fn start_raft(config: &NodeConfig, env: &Arc<dyn Env>) -> Result<RaftHandl
         election_min_ms: config.raft_election_min.as_millis() as u64,
         election_max_ms: config.raft_election_max.as_millis() as u64,
         snapshot_entries: config.raft_snapshot_entries as u64,
+        also_at: config
+            .form_cluster
+            .iter()
+            .flat_map(|nodes| nodes.0.iter().map(|(id, addr)| (id.0, addr.to_string())))
+            .collect(),
         keep_entries: config.raft_snapshot_entries as u64 / 5,
         ..RaftConfig::new(config.node_id.0, dir.clone(), env.fork_seed("raft"))
     };

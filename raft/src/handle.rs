@@ -16,6 +16,7 @@ use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct RaftConfig {
     /// Entries kept in the log behind a snapshot, for followers that are a little behind.
     pub keep_entries: u64,
     pub log: LogConfig,
+    /// Where members may be when nobody listens at the address that the membership has.
+    pub also_at: BTreeMap<u64, String>,
     /// For everything random. Differs between nodes and between starts.
     pub seed: u64,
 }
@@ -63,6 +66,7 @@ impl RaftConfig {
             snapshot_bytes: 64 << 20,
             keep_entries: 1000,
             log: LogConfig::default(),
+            also_at: BTreeMap::new(),
             seed,
         }
     }
@@ -141,7 +145,7 @@ impl RaftHandle {
         let snapshots = SnapshotStore::open(disk, &config.dir.join("snapshots"))?;
         let feed = ImageFeed::default();
         let machine = StateMachine::open(state_store, snapshots, &*host, feed.clone())?;
-        let peers = Arc::new(Peers::new(config.id, connect));
+        let peers = Arc::new(Peers::new(config.id, connect, config.also_at.clone()));
         let options = Arc::new(openraft_config(&config)?);
         let starting = Raft::new(config.id, options, Network(peers.clone()), log.clone(), machine);
         let raft = scope(config.seed, starting).await.map_err(|e| StartError::Raft(e.to_string()))?;

@@ -72,7 +72,7 @@ impl Inner {
         }
         let Some(address) = self.address(id) else { return false };
         let patience = Duration::from_millis(self.config.election_max_ms);
-        match tokio::time::timeout(patience, self.peers.connect(address)).await {
+        match tokio::time::timeout(patience, self.peers.connect(id, address)).await {
             Ok(Err(error)) => {
                 matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
             }
@@ -124,6 +124,10 @@ pub fn leadership_of(raft: &Raft<TypeConfig, StateMachine>) -> Leadership {
 pub async fn watch_leadership(inner: Arc<Inner>, publish: watch::Sender<Leadership>) {
     let mut metrics = inner.raft.server_metrics();
     loop {
+        {
+            let metrics = metrics.borrow_watched();
+            inner.peers.learn(metrics.membership_config.nodes().map(|(id, node)| (*id, &*node.addr)));
+        }
         let now = leadership_of(&inner.raft);
         publish.send_if_modified(|known| {
             let changed = *known != now;

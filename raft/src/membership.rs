@@ -32,6 +32,8 @@ pub struct Membership {
     pub caught_up: BTreeSet<u64>,
     /// A change is under way: a joint configuration, or one that is not committed.
     pub changing: bool,
+    /// Where each of them is.
+    pub addresses: BTreeMap<u64, String>,
 }
 
 impl RaftHandle {
@@ -119,6 +121,7 @@ impl RaftHandle {
             voters: effective.voter_ids().collect(),
             learners: effective.membership().learner_ids().collect(),
             caught_up,
+            addresses: effective.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
             changing: effective.membership().get_joint_config().len() > 1
                 || metrics.committed_membership_config != *effective,
         }

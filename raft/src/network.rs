@@ -63,20 +63,40 @@ pub struct Peers {
     pub id: u64,
     connect: Connect,
     channels: Mutex<BTreeMap<(u64, Lane), (String, Channel)>>,
+    /// Where the members are now. openraft goes on using a client that it made before a member moved.
+    members: Mutex<BTreeMap<u64, String>>,
+    /// Where else they may be, by the configuration: the way to each other if all of them have moved.
+    also_at: Arc<BTreeMap<u64, String>>,
 }
 
 impl Peers {
-    pub fn new(id: u64, connect: Connect) -> Self {
-        Peers { id, connect, channels: Mutex::default() }
+    pub fn new(id: u64, connect: Connect, also_at: BTreeMap<u64, String>) -> Self {
+        let also_at = Arc::new(also_at);
+        Peers { id, connect, channels: Mutex::default(), members: Mutex::default(), also_at }
     }
 
+    /// What the membership says of the members' addresses.
+    pub fn learn<'a>(&self, members: impl Iterator<Item = (u64, &'a str)>) {
+        let mut known = self.members.lock();
+        for (id, address) in members {
+            match known.get_mut(&id) {
+                Some(same) if *same == *address => {}
+                Some(moved) => address.clone_into(moved),
+                None => drop(known.insert(id, address.to_owned())),
+            }
+        }
+    }
+
+    /// A client for `target` at the address that the membership names, or at `address` if it names none.
     pub fn client(&self, target: u64, address: &str, lane: Lane) -> RaftClient<Channel> {
+        let moved = self.members.lock().get(&target).cloned();
+        let address = moved.as_deref().unwrap_or(address);
         let mut channels = self.channels.lock();
         let entry = channels.entry((target, lane));
-        let (known, channel) = entry.or_insert_with(|| (address.to_owned(), self.channel(address)));
+        let (known, channel) = entry.or_insert_with(|| (address.to_owned(), self.channel(target, address)));
         if known != address {
             *known = address.to_owned();
-            *channel = self.channel(address);
+            *channel = self.channel(target, address);
         }
         RaftClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -84,12 +104,13 @@ impl Peers {
     }
 
     /// A connection of its own, to learn whether anybody listens.
-    pub async fn connect(&self, address: String) -> io::Result<BoxedIo> {
-        (self.connect)(address).await
+    pub async fn connect(&self, target: u64, address: String) -> io::Result<BoxedIo> {
+        dial(&self.connect, address, self.also_at.get(&target).cloned()).await
     }
 
-    fn channel(&self, address: &str) -> Channel {
+    fn channel(&self, target: u64, address: &str) -> Channel {
         let (connect, address) = (self.connect.clone(), address.to_owned());
+        let also_at = self.also_at.get(&target).cloned();
         Endpoint::from_static("http://raft.strandline")
             .connect_timeout(CONNECT_DEADLINE)
             .initial_stream_window_size(1 << 20)
@@ -100,9 +121,21 @@ impl Peers {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .connect_with_connector_lazy(tower::service_fn(move |_: tonic::codegen::http::Uri| {
-                let connecting = connect(address.clone());
-                async move { connecting.await.map(hyper_util::rt::TokioIo::new) }
+                let (connect, address, also_at) = (connect.clone(), address.clone(), also_at.clone());
+                async move { dial(&connect, address, also_at).await.map(hyper_util::rt::TokioIo::new) }
             }))
+    }
+}
+
+/// At its address, or at the other one if nobody listens there. Whoever answers at either checks for whom a message is.
+async fn dial(connect: &Connect, address: String, also_at: Option<String>) -> io::Result<BoxedIo> {
+    let also_at = also_at.filter(|other| *other != address);
+    match connect(address).await {
+        Ok(io) => Ok(io),
+        Err(error) => match also_at {
+            Some(other) => connect(other).await.map_err(|_| error),
+            None => Err(error),
+        },
     }
 }
 

@@ -387,6 +387,14 @@ impl Drop for Store {
 }
 
 impl Store {
+    /// Whether nobody has opened a store in this directory yet.
+    ///
+    /// # Errors
+    /// The directory cannot be looked into.
+    pub fn is_new(disk: &dyn Disk, root: &Path) -> io::Result<bool> {
+        disk.exists(&crate::meta::path(root)).map(|exists| !exists)
+    }
+
     /// Opens the directory, or creates it, and recovers what it holds. `now_ms` is when what the journal
     /// brings back counts as appended.
     pub fn open(

@@ -40,6 +40,9 @@ pub struct ClusterStatus {
     pub leaderless: u32,
     /// How leaders and replicas are spread.
     pub leaders: Vec<LeaderCount>,
+    /// A majority confirmed, through the metadata leader, that this was so when it was asked for. Otherwise it is what
+    /// the node knew last: it is cut off, or there is no majority.
+    pub confirmed: bool,
 }
 
 /// One broker's share of the partitions.
@@ -94,6 +97,7 @@ impl Admin {
             partitions: answer.partitions,
             under_replicated: answer.under_replicated,
             leaderless: answer.leaderless,
+            confirmed: !answer.unconfirmed,
         })
     }
 

@@ -76,7 +76,11 @@ impl FromStr for FormCluster {
                 part.split_once('=').ok_or_else(|| format!("`{part}` is not ID=HOST:PORT"))?;
             let number: u64 =
                 id.trim().parse().map_err(|_| format!("`{id}` in `{part}` is not a node id"))?;
-            if members.insert(BrokerId(number), address.trim().parse()?).is_some() {
+            let address: HostPort = address.trim().parse()?;
+            if let Some((other, _)) = members.iter().find(|(_, known)| **known == address) {
+                return Err(format!("nodes {other} and {number} are both listed at {address}"));
+            }
+            if members.insert(BrokerId(number), address).is_some() {
                 return Err(format!("node {number} is listed twice"));
             }
         }

@@ -2,6 +2,7 @@
 
 use super::Controller;
 use crate::error::ServeError;
+use crate::removal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,12 +207,22 @@ impl Controller {
 
     /// Takes a drained node out of the cluster: fenced, out of Raft, forgotten.
     pub async fn finish_removal(&self, id: BrokerId) -> Result<(), ServeError> {
+        let mut unregistered = false;
         loop {
+            if unregistered && id == self.context.id {
+                // Nobody tells this node what becomes of it, so it asks the others whether Raft has forgotten it, too.
+                if removal::is_forgotten(&self.context).await {
+                    return Ok(());
+                }
+                tokio::time::sleep(DRAIN_LOOK).await;
+                continue;
+            }
             self.context.linearize().await?;
             let image = self.context.image();
             let Some(broker) = image.broker(id) else {
-                // The controller takes a forgotten broker out of Raft. The node itself is not told, so it cannot see it.
-                if id == self.context.id || !self.in_raft(id) {
+                unregistered = true;
+                // The controller takes a forgotten broker out of Raft.
+                if id != self.context.id && !self.in_raft(id) {
                     return Ok(());
                 }
                 tokio::time::sleep(DRAIN_LOOK).await;
@@ -230,7 +241,10 @@ impl Controller {
                     if let Some(Response::Rejected(rejection)) = answers.into_iter().nth(1) {
                         return Err(ServeError::Rejected(rejection));
                     }
-                    self.see_own_change().await;
+                    unregistered = true;
+                    if id != self.context.id {
+                        self.see_own_change().await;
+                    }
                 }
                 other => return Err(ServeError::ProposalUnknown(format!("unexpected answer {other:?}"))),
             }

@@ -221,6 +221,11 @@ impl Controller {
             learners: ids(membership.learners),
             caught_up: ids(membership.caught_up),
             changing: membership.changing,
+            addresses: membership
+                .addresses
+                .into_iter()
+                .map(|(id, address)| (BrokerId(id), address.into()))
+                .collect(),
         }
     }
 
@@ -243,7 +248,7 @@ impl Controller {
                     this.push(Event::Probed { broker: id, outcome });
                     Ok(())
                 }
-                Effect::AddLearner { id, endpoint } => {
+                Effect::AddLearner { id, endpoint } | Effect::MoveMember { id, endpoint } => {
                     bounded(context.raft.add_learner(id.0, endpoint.to_string())).await
                 }
                 Effect::ChangeVoters(voters) => {

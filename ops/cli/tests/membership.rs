@@ -112,8 +112,49 @@ async fn a_fourth_node_joins_takes_replicas_and_is_drained_and_removed() {
 
     // Its number is free for an empty directory.
     let again = NodeFlags { dir: dir(&dev, "four-again"), ..joining };
-    let _four = Node::start(&again);
+    let four = Node::start(&again);
     wait_for("the new node 4 to serve", LIMIT, || serves(&cli, 4));
+
+    // Asked to remove itself, it says so only when Raft has forgotten it as well.
+    let at_four = ["cluster", "remove-node", "4", "--bootstrap", &format!("127.0.0.1:{}", again.grpc)];
+    assert!(cli.ok(&at_four).contains("node 4 is removed"));
+    let raft = &status(&cli)["raft"];
+    assert!(!ids(&raft["voters"]).contains(&4) && !ids(&raft["learners"]).contains(&4), "{raft}");
+    let (code, log) = four.wait(LIMIT);
+    assert_eq!(code, Some(7), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_at_another_peer_address_is_found_there() {
+    let dev = Dev::start_with(3, &["--no-restart"]);
+    let cli = dev.cli();
+    cli.ok(&["topic", "create", "t", "--partitions", "3", "--replication", "3"]);
+    cli.produce_ok(&["t"], "before\n");
+    // Whoever leads the metadata, and whoever follows then.
+    let mut moved = Vec::new();
+    for _ in 0..2 {
+        let leader = status(&cli)["raft"]["leader"].as_u64().unwrap();
+        let old = dev.kill(leader as u16);
+        wait_for("its process to be gone", LIMIT, || !std::path::Path::new(&format!("/proc/{old}")).exists());
+        let flags = NodeFlags {
+            id: leader,
+            dir: dev.data_dir().join(format!("node-{leader}")),
+            grpc: dev.grpc_port + leader as u16 - 1,
+            peer: common::free_ports(1),
+            more: Vec::new(),
+        };
+        moved.push((Node::start(&flags), flags.peer));
+        let at = |status: &Value| -> Option<String> {
+            let brokers = status["brokers"].as_array()?;
+            let broker = brokers.iter().find(|b| b["id"] == leader && b["fenced"] == false)?;
+            broker["peer"].as_str().map(str::to_owned)
+        };
+        let address = format!("127.0.0.1:{}", flags.peer);
+        wait_for("it to serve there", LIMIT, || at(&status(&cli)).as_deref() == Some(&address));
+        dev.wait_in_sync();
+        cli.produce_ok(&["t"], "after\n");
+    }
+    assert_eq!(cli.read("t").lines().count(), 3);
 }
 
 fn dir(dev: &Dev, name: &str) -> std::path::PathBuf {

@@ -91,6 +91,8 @@ pub enum Effect {
     Probe { id: BrokerId, endpoint: Arc<str> },
     /// Let Raft replicate to this broker without a vote.
     AddLearner { id: BrokerId, endpoint: Arc<str> },
+    /// The member is at another address now.
+    MoveMember { id: BrokerId, endpoint: Arc<str> },
     /// Change Raft's voters to exactly these, all of them members already; former voters stay learners.
     ChangeVoters(BTreeSet<BrokerId>),
     /// Remove a learner from Raft altogether.

@@ -6,7 +6,8 @@
 
 use super::{ControllerConfig, Effect};
 use std::collections::{BTreeMap, BTreeSet};
-use strandline_metadata::Image;
+use std::sync::Arc;
+use strandline_metadata::{Broker, Image};
 use strandline_record::BrokerId;
 
 const MAX_VOTERS: usize = 5;
@@ -20,6 +21,8 @@ pub struct Membership {
     pub caught_up: BTreeSet<BrokerId>,
     /// A change is under way (joint configuration, or not committed yet): nothing else is proposed.
     pub changing: bool,
+    /// Where the members are, as Raft has it.
+    pub addresses: BTreeMap<BrokerId, Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,13 @@ impl Voters {
         let newcomer = image.brokers.values().find(|b| !voters.contains(&b.id) && !learners.contains(&b.id));
         if let Some(broker) = newcomer {
             return Some(Effect::AddLearner { id: broker.id, endpoint: broker.endpoints.peer.clone() });
+        }
+        // A node that came back at another address registers itself through the leader; nobody reaches it before Raft knows.
+        let moved = |broker: &&Arc<Broker>| {
+            membership.addresses.get(&broker.id).is_some_and(|known| *known != broker.endpoints.peer)
+        };
+        if let Some(broker) = image.brokers.values().find(moved) {
+            return Some(Effect::MoveMember { id: broker.id, endpoint: broker.endpoints.peer.clone() });
         }
         let wanted = self.wanted(image, membership, now_ms);
         let leaves = !wanted.contains(&self.me) || shutting_down.contains(&self.me);

@@ -368,7 +368,8 @@ fn membership_change(cluster: &Cluster, me: u64, voters: &[u64], learners: &[u64
     let mut controller = Controller::new(id(me), ControllerConfig::default(), &cluster.image, 0);
     let set = |members: &[u64]| members.iter().copied().map(BrokerId).collect::<BTreeSet<_>>();
     let caught_up = &set(voters) | &set(learners);
-    let membership = Membership { voters: set(voters), learners: set(learners), caught_up, changing: false };
+    let membership =
+        Membership { voters: set(voters), learners: set(learners), caught_up, ..Membership::default() };
     let mut effects = controller.tick(&cluster.image, &membership, 0);
     effects.retain(|effect| !matches!(effect, Effect::Probe { .. } | Effect::Propose(_)));
     assert!(effects.len() <= 1, "{effects:?}");
@@ -391,6 +392,29 @@ fn voters_grow_with_the_cluster_by_odd_numbers_up_to_five() {
         (7, &[1, 2, 3, 4, 5], &[6, 7], None),
     ] {
         assert_eq!(membership_change(&Cluster::of(brokers), 1, voters, learners), expected, "{brokers}");
+    }
+}
+
+#[test]
+fn a_member_that_registered_at_another_address_is_looked_for_there() {
+    let cluster = Cluster::of(3);
+    let at = |moved: u64| {
+        let address = |broker: &BrokerId| match broker.0 == moved {
+            true => "elsewhere:1".into(),
+            false => cluster.image.broker(*broker).unwrap().endpoints.peer.clone(),
+        };
+        let voters: BTreeSet<BrokerId> = ids(&[1, 2, 3]).into_iter().collect();
+        let addresses = voters.iter().map(|id| (*id, address(id))).collect();
+        let membership = Membership { caught_up: voters.clone(), voters, addresses, ..Membership::default() };
+        let mut controller = Controller::new(id(1), ControllerConfig::default(), &cluster.image, 0);
+        let mut effects = controller.tick(&cluster.image, &membership, 0);
+        effects.retain(|effect| matches!(effect, Effect::MoveMember { .. }));
+        effects.pop()
+    };
+    assert_eq!(at(0), None);
+    for moved in [1, 3] {
+        let endpoint = cluster.image.broker(id(moved)).unwrap().endpoints.peer.clone();
+        assert_eq!(at(moved), Some(Effect::MoveMember { id: id(moved), endpoint }));
     }
 }
 
@@ -440,6 +464,7 @@ fn a_member_without_a_broker_is_forgotten_only_after_long() {
         learners: set(&[9]),
         caught_up: set(&[1, 2, 3]),
         changing: false,
+        ..Membership::default()
     };
     let mut at = |now_ms| {
         let effects = controller.tick(&cluster.image, &membership, now_ms);
@@ -456,8 +481,13 @@ fn nothing_is_changed_while_a_change_is_under_way() {
     let cluster = Cluster::of(3);
     let mut controller = Controller::new(id(1), ControllerConfig::default(), &cluster.image, 0);
     let all: BTreeSet<BrokerId> = ids(&[1, 2, 3]).into_iter().collect();
-    let membership =
-        Membership { voters: BTreeSet::from([id(1)]), learners: all.clone(), caught_up: all, changing: true };
+    let membership = Membership {
+        voters: BTreeSet::from([id(1)]),
+        learners: all.clone(),
+        caught_up: all,
+        changing: true,
+        ..Membership::default()
+    };
     assert_eq!(controller.tick(&cluster.image, &membership, 0), []);
 }
 

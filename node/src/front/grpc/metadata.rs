@@ -104,6 +104,7 @@ pub fn cluster_status(context: &Context, image: &Image) -> v1::ClusterStatusResp
     let metrics = context.raft.metrics();
     v1::ClusterStatusResponse {
         error: None,
+        unconfirmed: false,
         cluster_id: image.cluster_id.map(|id| id.to_string()).unwrap_or_default(),
         raft_leader: metrics.leader,
         raft_term: metrics.term,

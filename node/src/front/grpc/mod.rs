@@ -31,6 +31,8 @@ pub struct GrpcFront {
     pub controller: Arc<Controller>,
 }
 
+/// How long a question about the cluster's state waits for the metadata leader to confirm the answer.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
 type Answer<T> = Result<Response<T>, Status>;
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -242,8 +244,11 @@ impl Strandline for GrpcFront {
     }
 
     async fn cluster_status(&self, _: Request<ClusterStatusRequest>) -> Answer<ClusterStatusResponse> {
+        // Whoever is cut off from the majority still answers, with what it knew, and says so.
+        let confirmed = tokio::time::timeout(CONFIRM_DEADLINE, self.context().linearize()).await;
         let image = self.context().image();
         let mut status = metadata::cluster_status(self.context(), &image);
+        status.unconfirmed = !matches!(confirmed, Ok(Ok(())));
         status.error = self.not_ready();
         Ok(Response::new(status))
     }

@@ -127,7 +127,7 @@ fn document(status: &ClusterStatus) -> Value {
             "leader": status.raft_leader, "term": status.raft_term, "last_index": status.raft_last_index,
             "applied_index": status.raft_applied_index, "voters": status.voters, "learners": status.learners,
         },
-        "topics": status.topics, "partitions": status.partitions,
+        "confirmed": status.confirmed, "topics": status.topics, "partitions": status.partitions,
         "under_replicated": status.under_replicated, "leaderless": status.leaderless,
         "brokers": brokers,
     })
@@ -169,7 +169,18 @@ fn page(status: &ClusterStatus) -> String {
             if broker.rack.is_empty() { "-".to_owned() } else { broker.rack.clone() },
         ]
     });
-    format!("{summary}\n{}", table(["node", "state", "leads", "replicas", "grpc", "peer", "rack"], rows))
+    let warning = match status.confirmed {
+        true => String::new(),
+        false => format!(
+            "\nNOT CONFIRMED: node {} hears of no metadata leader with a majority of the voters. This is what it knew last;\n\
+             nothing can be changed, and no leader replaced, before a majority of them run and reach each other.\n",
+            status.node_id
+        ),
+    };
+    format!(
+        "{summary}{warning}\n{}",
+        table(["node", "state", "leads", "replicas", "grpc", "peer", "rack"], rows)
+    )
 }
 
 #[cfg(test)]
@@ -205,6 +216,7 @@ mod tests {
             partitions: 12,
             under_replicated: 12,
             leaderless: 0,
+            confirmed: true,
             leaders: vec![LeaderCount { broker_id: 1, leads: 12, replicas: 12 }],
         };
         let text = page(&status);
