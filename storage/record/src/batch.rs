@@ -60,7 +60,7 @@ pub(crate) const CODEC_MASK: i16 = 0b111;
 pub(crate) const LOG_APPEND_TIME: i16 = 1 << 3;
 pub(crate) const TRANSACTIONAL: i16 = 1 << 4;
 pub(crate) const CONTROL: i16 = 1 << 5;
-const DELETE_HORIZON: i16 = 1 << 6;
+pub(crate) const DELETE_HORIZON: i16 = 1 << 6;
 const UNUSED: i16 = !0b0111_1111;
 
 /// What the timestamps of a batch mean.
@@ -206,6 +206,17 @@ impl BatchHeader {
     /// A transaction marker: not for applications.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
+    }
+
+    /// From when on compaction may remove the batch's tombstones, ms since the Unix epoch (KIP-534). Set when it
+    /// passed over them for the first time.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
+    /// Whether it only holds the place of batches that compaction removed: [`crate::filler`].
+    pub fn is_filler(&self) -> bool {
+        self.count == 0 && self.producer_id < 0 && !self.is_control()
     }
 
     /// Timestamp that record deltas count from, ms since the Unix epoch.

@@ -1,7 +1,7 @@
 //! Builds batches. Records are encoded as they come, so that building costs one pass, and without a codec
 //! the header is written in front of them in place.
 
-use crate::batch::{self, CONTROL, LOG_APPEND_TIME, TRANSACTIONAL, at};
+use crate::batch::{self, CONTROL, DELETE_HORIZON, LOG_APPEND_TIME, TRANSACTIONAL, at};
 use crate::{
     BatchHeader, Compression, HEADER_BYTES, LENGTH_PREFIX_BYTES, LeaderEpoch, MAGIC, NO_TIMESTAMP, Offset,
     ProducerStamp, Record, RecordHeader, TimestampType, varint,
@@ -71,6 +71,9 @@ impl BatchBuilder {
         if header.timestamp_type() == TimestampType::LogAppendTime {
             builder.append_time = Some(header.max_timestamp());
         }
+        if let Some(horizon_ms) = header.delete_horizon() {
+            builder.set_delete_horizon(horizon_ms);
+        }
         builder
     }
 
@@ -111,6 +114,29 @@ impl BatchBuilder {
     /// All records get this timestamp (`LogAppendTime`), ms since the Unix epoch.
     pub fn set_append_time(&mut self, timestamp_ms: Option<i64>) -> &mut Self {
         self.append_time = timestamp_ms;
+        self
+    }
+
+    /// From when on compaction may remove the batch's tombstones, ms since the Unix epoch (KIP-534). It takes the place of
+    /// the base timestamp.
+    ///
+    /// # Panics
+    /// If there is a record already.
+    pub fn set_delete_horizon(&mut self, horizon_ms: i64) -> &mut Self {
+        assert!(self.is_empty(), "the timestamps of records count from the delete horizon");
+        self.attributes |= DELETE_HORIZON;
+        self.base_timestamp = Some(horizon_ms);
+        self
+    }
+
+    /// Takes the delete horizon away again.
+    ///
+    /// # Panics
+    /// If there is a record already.
+    pub fn clear_delete_horizon(&mut self) -> &mut Self {
+        assert!(self.is_empty(), "the timestamps of records count from the delete horizon");
+        self.attributes &= !DELETE_HORIZON;
+        self.base_timestamp = None;
         self
     }
 
@@ -272,6 +298,28 @@ impl BatchBuilder {
         batch::stamp_producer(&mut batch, self.producer);
         batch.freeze()
     }
+}
+
+/// The batch of this header without its records, as compaction leaves it where the producer's sequence is still needed:
+/// same offsets, producer and leader epoch; not compressed and without a timestamp.
+pub fn emptied(header: &BatchHeader) -> Bytes {
+    let mut builder = BatchBuilder::rewrite(header);
+    builder.clear_delete_horizon();
+    builder.compression = Compression::None;
+    builder.append_time = None;
+    builder.build()
+}
+
+/// A batch without records that holds the place of those that compaction removed, from `base` to `last` (inclusive).
+///
+/// # Panics
+/// If the offsets are not in order or span more than a batch can.
+pub fn filler(base: Offset, last: Offset, epoch: LeaderEpoch) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.set_base_offset(base).set_leader_epoch(epoch);
+    builder.last_offset_delta =
+        i32::try_from(last.get() - base.get()).expect("the span of a batch fits 31 bits");
+    builder.build()
 }
 
 /// Gives a built batch another producer, epoch or sequence, in place if nobody else holds its bytes.

@@ -33,6 +33,17 @@ pub fn batch_decoder(data: &[u8]) {
     }
 }
 
+/// One whole batch of these bytes, if any header can be made of them: with the length, magic and checksum that they need.
+pub fn mended(data: &[u8]) -> Option<Bytes> {
+    if data.len() < HEADER_BYTES {
+        return None;
+    }
+    let mut batch = data.to_vec();
+    mend(&mut batch);
+    let valid = validate_batch(&batch, BatchLimits::log(usize::MAX)).is_ok();
+    valid.then(|| Bytes::from(batch))
+}
+
 /// What can be decoded can be encoded again and comes out the same.
 fn check(batch: &DecodedBatch, valid: bool) {
     assert!(batch.records_bytes() <= LIMITS.max_decompressed_bytes, "the limit holds");

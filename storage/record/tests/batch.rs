@@ -200,3 +200,56 @@ fn a_rewritten_batch_keeps_its_offsets_when_records_or_all_of_them_are_removed()
         assert_eq!(again.records().unwrap(), records);
     }
 }
+
+#[test]
+fn a_delete_horizon_takes_the_place_of_the_base_timestamp_and_no_timestamp_changes() {
+    let limits = DecodeLimits { max_decompressed_bytes: 1000 };
+    for compression in Compression::ALL {
+        let mut builder = BatchBuilder::new(compression);
+        for timestamp in [5000, NO_TIMESTAMP, 4000] {
+            builder.append(timestamp, Some(b"key"), None, &[]);
+        }
+        let decoded = decode_batch(builder.build(), limits).unwrap();
+        assert_eq!(decoded.header().delete_horizon(), None);
+        for horizon in [0, 4500, i64::MAX] {
+            let mut builder = BatchBuilder::rewrite(decoded.header());
+            builder.set_delete_horizon(horizon);
+            decoded.iter().flatten().for_each(|record| builder.append_record(&record));
+            let noted = builder.build();
+            let header = log(&noted).unwrap();
+            assert_eq!((header.delete_horizon(), header.max_timestamp()), (Some(horizon), 5000));
+            let noted = decode_batch(noted, limits).unwrap();
+            assert_eq!(noted.records().unwrap(), decoded.records().unwrap());
+            // Kept when it is written again, and gone with the records.
+            let mut builder = BatchBuilder::rewrite(noted.header());
+            noted.iter().skip(1).flatten().for_each(|record| builder.append_record(&record));
+            let again = decode_batch(builder.build(), limits).unwrap();
+            assert_eq!(again.header().delete_horizon(), Some(horizon));
+            assert_eq!(again.records().unwrap(), decoded.records().unwrap()[1..]);
+            assert_eq!(log(&emptied(noted.header())).unwrap().delete_horizon(), None);
+        }
+    }
+    assert!(matches!(producer(&with(21, &[0, 1 << 6])), Err(BatchError::InvalidAttributes { .. })));
+}
+
+#[test]
+fn what_holds_the_place_of_records_is_a_batch_of_a_log_and_not_of_a_producer() {
+    let filled = filler(Offset(7), Offset(19), LeaderEpoch(3));
+    let header = log(&filled).unwrap();
+    assert_eq!((header.base_offset(), header.last_offset()), (Offset(7), Offset(19)));
+    assert_eq!((header.leader_epoch(), header.count(), header.producer()), (LeaderEpoch(3), 0, None));
+    assert!(header.is_filler() && filled.len() == HEADER_BYTES);
+    assert!(matches!(producer(&filled), Err(BatchError::InvalidCount { .. })));
+
+    let mut original = batch(4);
+    write_base_offset(&mut original, Offset(100));
+    stamp_log_append_time(&mut original, 9000);
+    let header = log(&original).unwrap();
+    let left = log(&emptied(&header)).unwrap();
+    assert!(!left.is_filler());
+    assert_eq!((left.base_offset(), left.last_offset()), (header.base_offset(), header.last_offset()));
+    assert_eq!((left.producer(), left.last_sequence()), (header.producer(), header.last_sequence()));
+    assert_eq!((left.count(), left.max_timestamp()), (0, NO_TIMESTAMP));
+    let limits = DecodeLimits { max_decompressed_bytes: 1000 };
+    assert_eq!(decode_batch(emptied(&header), limits).unwrap().records().unwrap(), vec![]);
+}
