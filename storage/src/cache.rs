@@ -107,6 +107,15 @@ impl TailCache {
         }
     }
 
+    /// Drops the batches below `end`: they are not the log's any more.
+    pub fn drop_below(&mut self, budget: &CacheBudget, end: Offset) {
+        while self.batches.front().is_some_and(|batch| batch.end <= end) {
+            if let Some(batch) = self.batches.pop_front() {
+                budget.release(batch.charge());
+            }
+        }
+    }
+
     pub fn truncate(&mut self, budget: &CacheBudget, end: Offset) {
         while self.batches.back().is_some_and(|batch| batch.end > end) {
             if let Some(batch) = self.batches.pop_back() {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! File layout (`checkpoint`, `checkpoint.copy`), little-endian: magic "SLCHECK1", CRC-32C of the rest (4), postcard of
-//! [`Manifest`]. The copy is there because everything rests on this file; the one with the higher sequence
+//! [`Manifest`], postcard of the logs that were compacted with the offset up to which (absent in a file of before there
+//! was compaction). The copy is there because everything rests on this file; the one with the higher sequence
 //! is read, the other one is enough.
 //!
 //! The files with unsynced bytes are known as far as this process wrote them. What a process before it left in the
@@ -27,12 +28,13 @@ use crate::segment::{LOGS, ORPHANED, Segment, index_name, log_dir, log_dir_name,
 use crate::store::{Garbage, Shared};
 use crate::worker::Worker;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use strandline_record::{TopicPartition, crc32c};
+use strandline_record::{Offset, TopicPartition, crc32c};
 
 const FILES: [&str; 2] = ["checkpoint", "checkpoint.copy"];
 const MAGIC: &[u8; 8] = b"SLCHECK1";
@@ -67,7 +69,15 @@ pub struct Manifest {
 
 impl Manifest {
     pub fn encode(&self) -> io::Result<Vec<u8>> {
-        let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        let compacted: BTreeMap<TopicPartition, Offset> = self
+            .logs
+            .iter()
+            .filter(|log| log.compacted_to > Offset::ZERO)
+            .map(|log| (log.tp, log.compacted_to))
+            .collect();
+        let body = postcard::to_stdvec(self)
+            .and_then(|body| postcard::to_extend(&compacted, body))
+            .map_err(io::Error::other)?;
         Ok([MAGIC.as_slice(), &crc32c(&body).to_le_bytes(), &body].concat())
     }
 
@@ -77,7 +87,15 @@ impl Manifest {
         if crc32c(body) != u32::from_le_bytes(*crc) {
             return Err("the checksum does not match".to_owned());
         }
-        let manifest: Manifest = postcard::from_bytes(body).map_err(|error| error.to_string())?;
+        let (mut manifest, rest): (Manifest, &[u8]) =
+            postcard::take_from_bytes(body).map_err(|error| error.to_string())?;
+        if !rest.is_empty() {
+            let compacted: BTreeMap<TopicPartition, Offset> =
+                postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+            for log in &mut manifest.logs {
+                log.compacted_to = compacted.get(&log.tp).copied().unwrap_or_default();
+            }
+        }
         match manifest.logs.iter().find(|log| !log.is_sound()) {
             Some(log) => Err(format!("the record of {} contradicts itself", log.tp)),
             None => Ok(manifest),
@@ -124,7 +142,7 @@ pub enum Kind {
 /// One log as it was noted.
 struct Noted {
     log: Arc<PartitionLog>,
-    end: strandline_record::Offset,
+    end: Offset,
     journaled: bool,
     truncations: u64,
 }

@@ -16,6 +16,31 @@ pub enum FlushMode {
     Os,
 }
 
+/// What compaction goes by, per topic. The times of appends count, as for retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// Records stay as they are for so long (`min.compaction.lag.ms`).
+    pub min_lag_ms: i64,
+    /// A log is compacted when a record waits for longer, however little there is to gain, and its active segment is
+    /// rolled for that (`max.compaction.lag.ms`).
+    pub max_lag_ms: i64,
+    /// A tombstone stays for so long after the first pass over it (`delete.retention.ms`).
+    pub delete_retention_ms: i64,
+    /// A log is compacted when more than so many bytes in a million were not yet (`min.cleanable.dirty.ratio`).
+    pub min_dirty_ppm: u32,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        CompactionConfig {
+            min_lag_ms: 0,
+            max_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3_600_000,
+            min_dirty_ppm: 500_000,
+        }
+    }
+}
+
 /// One log's settings, changeable at run time ([`crate::PartitionLog::set_config`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -31,6 +56,8 @@ pub struct LogConfig {
     pub retention_ms: Option<i64>,
     /// The oldest segments are deleted while the rest is at least this big (`retention.bytes`).
     pub retention_bytes: Option<u64>,
+    /// With `cleanup.policy=compact`, which only takes records that have a key.
+    pub compaction: Option<CompactionConfig>,
     /// Largest batch, header included, that a producer may write (`max.message.bytes`).
     pub max_message_bytes: usize,
     pub flush: FlushMode,
@@ -46,10 +73,18 @@ impl Default for LogConfig {
             index_interval_bytes: 4096,
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
+            compaction: None,
             max_message_bytes: 1_048_588,
             flush: FlushMode::Ack,
             message_timestamp_type: TimestampType::CreateTime,
         }
+    }
+}
+
+impl LogConfig {
+    /// Age of its first batch at which a segment is rolled.
+    pub(crate) fn roll_ms(&self) -> i64 {
+        self.compaction.map_or(self.segment_ms, |compaction| self.segment_ms.min(compaction.max_lag_ms))
     }
 }
 
@@ -77,6 +112,9 @@ pub struct StoreConfig {
     pub sync_files_max: usize,
     /// The state of a producer that wrote nothing for so long is forgotten (`producer.id.expiration.ms`).
     pub producer_id_expiration_ms: i64,
+    /// Memory for the keys of the log that is being compacted; with more keys it takes several passes
+    /// (`log.cleaner.dedupe.buffer.size`).
+    pub dedupe_buffer_bytes: usize,
 }
 
 impl StoreConfig {
@@ -92,6 +130,7 @@ impl StoreConfig {
             open_files_max: 512,
             sync_files_max: 16,
             producer_id_expiration_ms: 86_400_000,
+            dedupe_buffer_bytes: 16 << 20,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! ```
 
 use crate::checkpoint::Manifest;
+use crate::compaction::{Fate, Filter, KeyMap, Rules};
 use crate::config::{LogConfig, StoreConfig};
 use crate::disk::{BlockBuffer, Disk, SimDisk};
 use crate::journal::{Entry, Op, format};
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_record::{
-    BatchBuilder, BrokerId, Compression, LeaderEpoch, Offset, PartitionId, TopicId, TopicPartition, crc32c,
+    BatchBuilder, BatchHeader, BrokerId, Compression, DecodeLimits, LeaderEpoch, Offset, PartitionId, Record,
+    TopicId, TopicPartition, crc32c, decode_batch, decode_verified_batch,
 };
 use uuid::Uuid;
 
@@ -80,6 +82,7 @@ fn made_up_checkpoint(numbers: &mut Numbers) -> Vec<u8> {
             epochs: Default::default(),
             damaged: (flags & 1 != 0).then(|| Offset(numbers.small())),
             journaled: flags & 2 != 0,
+            compacted_to: Offset(numbers.small()),
         }
     });
     let logs: Vec<LogRecord> = logs.collect();
@@ -188,6 +191,53 @@ pub fn recovery(data: &[u8]) {
         let Ok((store, _)) = Store::open(Arc::new(disk.clone()), root, config, &host, 0) else { return };
         use_logs(&store);
         host.run_all().expect("this disk does not fail");
+    }
+}
+
+/// A batch as compaction filters it: four bytes (how far keys are known, the time, how many keys were seen again
+/// behind, whether the batch is remembered by), then the batch, whose header is mended.
+pub fn compaction(data: &[u8]) {
+    let [mapped, now, superseded, remembers, batch @ ..] = data else { return };
+    let Some(batch) = strandline_record::fuzzing::mended(batch) else { return };
+    let header = BatchHeader::parse(&batch).expect("it is valid");
+    let limits = DecodeLimits { max_decompressed_bytes: 1 << 20 };
+    let Ok(before) = decode_verified_batch(batch.clone(), limits).and_then(|decoded| decoded.records())
+    else {
+        return;
+    };
+    let mut keys = KeyMap::new(1 << 12, 100, Uuid::from_u128(1));
+    for record in before.iter().take(usize::from(*superseded)) {
+        if let Some(key) = &record.key {
+            keys.put(key, header.next_offset());
+        }
+    }
+    let remembered = if remembers % 2 == 0 { [].into() } else { [header.base_offset()].into() };
+    let rules = Rules {
+        keys: &keys,
+        mapped_to: header.base_offset().plus(i64::from(*mapped)),
+        remembered: &remembered,
+        now_ms: i64::from(*now),
+        delete_retention_ms: i64::from(*now),
+    };
+    match Filter::default().decide(&rules, &header, &batch) {
+        Fate::Keep => {}
+        Fate::Remove => assert!(!remembered.contains(&header.base_offset()) || header.is_filler()),
+        Fate::Replace(left) => {
+            let again = decode_batch(left, limits).expect("what is left is a batch");
+            let after = again.header();
+            let same = |header: &BatchHeader| {
+                (header.base_offset(), header.last_offset(), header.leader_epoch(), header.last_sequence())
+            };
+            assert_eq!(same(after), same(&header), "its place, epoch and sequences stay");
+            let after = again.records().expect("records that were written can be read");
+            let mut rest = before.iter();
+            assert!(after.iter().all(|record| rest.any(|known| known == record)), "records stay as they are");
+            let kept = |record: &&Record| record.key.is_none() || record.offset >= rules.mapped_to;
+            assert!(
+                before.iter().filter(kept).all(|record| after.contains(record)),
+                "what must stay is there"
+            );
+        }
     }
 }
 

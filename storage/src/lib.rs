@@ -20,6 +20,7 @@
 mod ballast;
 mod cache;
 mod checkpoint;
+mod compaction;
 mod config;
 pub mod disk;
 mod epochs;
@@ -37,7 +38,8 @@ mod segment;
 mod store;
 pub mod worker;
 
-pub use config::{FlushMode, LogConfig, StoreConfig};
+pub use compaction::CompactionStats;
+pub use config::{CompactionConfig, FlushMode, LogConfig, StoreConfig};
 pub use error::{AppendError, BindError, LogError, OpenError, ReadError};
 pub use log::{Appended, FlushListener, FlushedTo, PartitionLog, ReadBatches};
 pub use recovery::{DamagedLog, RecoveryReport};

@@ -140,6 +140,11 @@ impl Producers {
             .append(header, &stamp, now_ms);
     }
 
+    /// Base offsets of the batches that are remembered.
+    pub fn remembered(&self) -> impl Iterator<Item = Offset> {
+        self.known.values().flat_map(|producer| &producer.batches).map(|batch| Offset(batch.base_offset))
+    }
+
     /// Forgets producers that wrote nothing since `before_ms`.
     pub fn expire(&mut self, before_ms: i64) {
         self.known.retain(|_, producer| producer.last_seen_ms >= before_ms);

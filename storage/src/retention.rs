@@ -183,7 +183,7 @@ impl Inner {
         let idle = now_ms.saturating_sub(active.newest_append_ms);
         // One whose records have all expired is closed so that it can go.
         let expired = self.config.retention_ms.is_some_and(|retention_ms| idle > retention_ms);
-        if age >= self.config.segment_ms || expired {
+        if age >= self.config.roll_ms() || expired {
             self.close_active(shared, tp);
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! Names: `logs/<topic id>-<partition>/<base offset>-<number>.log`. The number counts the files of a log
 //! and never repeats, because a truncation does not write over a file but goes on in a new one, which may
-//! have the same base offset as one that was there before.
+//! have the same base offset as one that was there before. Files that compaction wrote are counted apart, from
+//! [`COMPACTED`] on.
 //!
 //! Invariants: a file's bytes below its logical length are never changed; a logical length that was cut
 //! never grows again (the segment is closed).
@@ -20,6 +21,10 @@ use strandline_record::{
 pub const LOGS: &str = "logs";
 /// Directory of what metadata does not know.
 pub const ORPHANED: &str = "orphaned";
+/// Files that compaction wrote have numbers from here on, all others lower ones. A number has 8 digits.
+pub const COMPACTED: u32 = 50_000_000;
+/// Above every number.
+pub const NUMBERS_END: u32 = 100_000_000;
 /// Read at once when a segment is scanned.
 const SCAN_BYTES: usize = 128 << 10;
 
@@ -162,6 +167,12 @@ impl<'a> Scanner<'a> {
             self.buffered_at = self.position;
         }
         Ok(&self.buffer[(self.position - self.buffered_at) as usize..])
+    }
+
+    /// The bytes of the batch that was given last, where checksums are looked at.
+    pub fn batch_bytes(&self, position: u64, size: usize) -> &[u8] {
+        let at = (position - self.buffered_at) as usize;
+        &self.buffer[at..at + size]
     }
 
     fn batch(&mut self) -> io::Result<Result<BatchHeader, String>> {

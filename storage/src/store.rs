@@ -2,6 +2,7 @@
 
 use crate::cache::CacheBudget;
 use crate::checkpoint::{self, CheckpointWorker, Kind, Progress};
+use crate::compaction::{Compaction, CompactionWorker};
 use crate::config::{FlushMode, LogConfig, StoreConfig};
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, BindError, OpenError};
@@ -152,6 +153,7 @@ pub(crate) struct Shared {
     pub indexes: IndexCache,
     pub cache: Arc<CacheBudget>,
     pub space: Space,
+    pub compaction: Compaction,
     /// Held while a checkpoint is taken.
     pub checkpointing: Mutex<Progress>,
     logs: Mutex<Logs>,
@@ -186,6 +188,7 @@ impl Shared {
             indexes: IndexCache::default(),
             cache: Arc::new(CacheBudget::new(config.tail_cache_bytes)),
             space: Space { left: AtomicI64::new(0), full: AtomicBool::new(false) },
+            compaction: Compaction::default(),
             checkpointing: Mutex::new(Progress { sequence: start.checkpoint_sequence, first: true }),
             logs: Mutex::default(),
             garbage: Mutex::default(),
@@ -413,6 +416,7 @@ impl Store {
         shared.journal.set_waker(journal);
         let background = host.spawn(Box::new(CheckpointWorker::new(shared.clone())));
         assert!(shared.background.set(background).is_ok(), "a store is opened once");
+        shared.compaction.set_waker(host.spawn(Box::new(CompactionWorker::new(shared.clone()))));
         Ok((Arc::new(store), report))
     }
 
@@ -505,6 +509,7 @@ impl Store {
             epochs: Default::default(),
             damaged: None,
             journaled: true,
+            compacted_to: Offset::ZERO,
         };
         let create = Op::Create { start: record.start, next_number: record.next_number };
         let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, config.clone()));
@@ -530,7 +535,7 @@ impl Store {
             self.shared.files.forget(&(tp, segment.number));
             self.shared.indexes.forget((tp, segment.number));
         }
-        logs.next_number = logs.next_number.max(inner.next_number);
+        logs.next_number = logs.next_number.max(inner.numbers_end());
         self.shared.journal.push(tp, inner.applied_seq, Op::Delete, None);
         how(&mut logs);
         let segments: Vec<_> = inner.segments.drain(..).collect();

@@ -1,7 +1,8 @@
-//! What fuzzing started from, and made-up directories besides: recovery answers, whatever lies there.
+//! What fuzzing started from, and made-up directories besides: recovery answers, whatever lies there, and compaction
+//! filters whatever batch it is given.
 
 use proptest::prelude::*;
-use strandline_storage::fuzzing::recovery;
+use strandline_storage::fuzzing::{compaction, recovery};
 
 #[test]
 #[allow(clippy::disallowed_methods)] // The corpus lies in files of the repository.
@@ -13,6 +14,23 @@ fn the_fuzzing_corpus_of_recovery_is_answered() {
         inputs += 1;
     }
     assert!(inputs >= 10);
+}
+
+#[test]
+#[allow(clippy::disallowed_methods)] // The corpus lies in files of the repository.
+fn the_fuzzing_corpus_of_batches_is_filtered() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/compaction");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(corpus).expect("the corpus is there") {
+        let seed = std::fs::read(entry.expect("an entry").path()).expect("a seed");
+        compaction(&seed);
+        // The same batch under other circumstances.
+        for n in 0..64u8 {
+            compaction(&[&[n % 4, n / 4 * 16, n / 16, n], &seed[4..]].concat());
+        }
+        inputs += 1;
+    }
+    assert!(inputs >= 8);
 }
 
 fn command() -> impl Strategy<Value = Vec<u8>> {

@@ -475,6 +475,7 @@ fn log_config(settings: &TopicSettings) -> LogConfig {
         index_interval_bytes: settings.index_interval_bytes,
         retention_ms: settings.retention_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
         retention_bytes: settings.retention_bytes,
+        compaction: None,
         max_message_bytes: settings.max_message_bytes as usize,
         flush: match settings.flush {
             FlushMode::Ack => strandline_storage::FlushMode::Ack,

@@ -35,6 +35,7 @@
 
 pub use crate::disk::BLOCK;
 use crate::disk::BlockBuffer;
+use crate::segment::COMPACTED;
 use bytes::Bytes;
 use strandline_record::{Offset, PartitionId, TopicId, TopicPartition, crc32c};
 use uuid::Uuid;
@@ -220,7 +221,7 @@ fn decode_entry(bytes: &[u8]) -> Option<TableEntry> {
     let b = u32::from_le_bytes(field(bytes, 48));
     let next_number = u32::from_le_bytes(field(bytes, 52));
     let payload_bytes = u32::from_le_bytes(field(bytes, 56)) as usize;
-    if a.get() < 0 || next_number == u32::MAX {
+    if a.get() < 0 || next_number >= COMPACTED {
         return None;
     }
     let op = match bytes[0] {

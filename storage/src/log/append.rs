@@ -2,12 +2,13 @@
 
 use super::{Inner, PartitionLog, Trouble};
 use crate::cache;
+use crate::compaction::refuse_keyless;
 use crate::error::AppendError;
 use crate::journal::Op;
 use bytes::Bytes;
 use std::sync::Arc;
 use strandline_record::{
-    BatchError, BatchHeader, BatchIter, BatchLimits, LeaderEpoch, Offset, TimestampType,
+    BatchError, BatchHeader, BatchIter, BatchLimits, LeaderEpoch, Offset, TimestampType, filler,
     stamp_log_append_time, validate_batch, write_base_offset, write_leader_epoch,
 };
 
@@ -69,13 +70,17 @@ impl PartitionLog {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let (max_message_bytes, timestamp_type) = {
+        let (max_message_bytes, timestamp_type, compacted) = {
             let inner = self.lock();
             inner.usable()?;
-            (inner.config.max_message_bytes, inner.config.message_timestamp_type)
+            let config = &inner.config;
+            (config.max_message_bytes, config.message_timestamp_type, config.compaction.is_some())
         };
         self.shared.admit(batches.len())?;
         let mut headers = validate(batches, BatchLimits::producer(max_message_bytes))?;
+        if compacted {
+            refuse_keyless(batches).map_err(AppendError::Invalid)?;
+        }
         let mut bytes = batches.to_vec();
         let log_append_time = (timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
         let mut at = 0;
@@ -113,16 +118,19 @@ impl PartitionLog {
     }
 
     /// Appends a leader's batches as they are: contiguous to the log end, intact, epochs not decreasing. A log
-    /// that is empty may begin inside the first batch (its leader's log start lies there).
+    /// that is empty may begin inside the first batch (its leader's log start lies there). Of a filler that begins
+    /// before the log end (the leader has compacted more) the rest is taken.
     pub fn append_as_follower(
         self: &Arc<Self>,
         batches: &Bytes,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
         self.shared.admit(batches.len())?;
-        let headers = validate(batches, BatchLimits::log(FOLLOWER_BATCH_MAX))?;
+        let mut headers = validate(batches, BatchLimits::log(FOLLOWER_BATCH_MAX))?;
         let mut inner = self.lock();
         inner.usable()?;
+        let rest = inner.rest_of_filler(batches, &mut headers);
+        let batches = rest.as_ref().unwrap_or(batches);
         inner.check_continues(&headers)?;
         // Not kept in memory: a follower is hardly ever read from, and the slices would keep alive the
         // whole message that they came in.
@@ -193,6 +201,19 @@ impl PartitionLog {
 }
 
 impl Inner {
+    /// Where the first batch is a filler that begins before the log end and goes beyond it: the batches with the rest of
+    /// it instead, which the headers say too.
+    fn rest_of_filler(&self, batches: &Bytes, headers: &mut [BatchHeader]) -> Option<Bytes> {
+        let first = headers[0];
+        let goes_beyond = first.base_offset() < self.end && self.end < first.next_offset();
+        if !first.is_filler() || !goes_beyond || self.start == self.end {
+            return None;
+        }
+        let rest = filler(self.end, first.last_offset(), first.leader_epoch());
+        headers[0] = BatchHeader::parse(&rest).expect("a filler is a batch");
+        Some([&rest, &batches[first.size_in_bytes()..]].concat().into())
+    }
+
     /// Whether batches from a leader or from the journal continue this log.
     pub(crate) fn check_continues(&self, headers: &[BatchHeader]) -> Result<(), AppendError> {
         let (mut next, mut epoch) = (self.end, self.epochs.last());

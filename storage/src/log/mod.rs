@@ -21,7 +21,7 @@ use crate::error::{AppendError, LogError, ReadError};
 use crate::index::SparseIndex;
 use crate::journal::{Op, Token};
 use crate::producers::Producers;
-use crate::segment::Segment;
+use crate::segment::{COMPACTED, NUMBERS_END, Segment};
 use crate::store::Shared;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ use strandline_record::{LeaderEpoch, Offset, TopicPartition};
 
 pub use append::Appended;
 pub use read::ReadBatches;
-pub(crate) use state::{Trouble, closed_index, open_segment, segment_path};
+pub(crate) use state::{Trouble, closed_index, index_path, is_lost, open_segment, segment_path};
 
 /// A log's flushed end moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +64,29 @@ pub(crate) struct LogRecord {
     /// Appended batches go through the journal; otherwise what follows in the files is taken as far as it
     /// is intact.
     pub journaled: bool,
+    /// Compaction has covered what lies below. Kept beside the record in the checkpoint.
+    #[serde(skip)]
+    pub compacted_to: Offset,
 }
 
 impl LogRecord {
     pub fn is_sound(&self) -> bool {
         let pairs = self.segments.windows(2);
         let first = self.segments.first();
+        let (compacted, appended): (Vec<&Segment>, Vec<&Segment>) =
+            self.segments.iter().partition(|segment| segment.number >= COMPACTED);
+        let numbers: BTreeSet<u32> = compacted.iter().map(|segment| segment.number).collect();
         0 <= self.start.get()
             && self.start <= self.end
             && self.segments.iter().all(Segment::is_sound)
-            && self.segments.iter().all(|s| s.bytes > 0 && s.end > self.start && s.number < self.next_number)
-            && pairs.into_iter().all(|p| p[0].end == p[1].base && p[0].number < p[1].number && p[0].closed)
+            && self.next_number <= COMPACTED
+            && self.segments.iter().all(|s| s.bytes > 0 && s.end > self.start)
+            && appended.iter().all(|s| s.number < self.next_number)
+            && appended.windows(2).all(|p| p[0].number < p[1].number)
+            && numbers.len() == compacted.len()
+            && numbers.last().is_none_or(|last| *last < NUMBERS_END)
+            && compacted.iter().all(|s| s.closed)
+            && pairs.into_iter().all(|p| p[0].end == p[1].base && p[0].closed)
             && first.map_or(self.start == self.end, |first| first.base <= self.start)
             && self.segments.last().is_none_or(|last| last.end == self.end)
             && self.epochs.is_sound(self.end)
@@ -108,6 +120,10 @@ pub(crate) struct Inner {
     pub truncations: u64,
     pub applied_seq: u64,
     pub next_number: u32,
+    /// Of the next file that compaction writes.
+    pub next_compacted: u32,
+    /// Compaction has covered what lies below; at most the log end.
+    pub compacted_to: Offset,
     pub segments: VecDeque<Segment>,
     pub epochs: EpochCache,
     pub damaged: Option<Offset>,
@@ -151,6 +167,8 @@ impl std::fmt::Debug for PartitionLog {
 impl PartitionLog {
     pub(crate) fn from_record(shared: Arc<Shared>, record: LogRecord, config: LogConfig) -> Self {
         let active = record.segments.last().filter(|last| !last.closed).map_or(0, |last| last.bytes);
+        let next_compacted = record.segments.iter().map(|segment| segment.number + 1);
+        let next_compacted = next_compacted.fold(COMPACTED + record.next_number, u32::max);
         let inner = Inner {
             config,
             health: Health::Good,
@@ -160,6 +178,8 @@ impl PartitionLog {
             truncations: 0,
             applied_seq: record.applied_seq,
             next_number: record.next_number,
+            next_compacted,
+            compacted_to: record.compacted_to.min(record.end),
             dir_exists: !record.segments.is_empty(),
             segments: record.segments.into(),
             epochs: record.epochs,
@@ -226,6 +246,11 @@ impl PartitionLog {
     /// Bytes of all batches on disk.
     pub fn size_bytes(&self) -> u64 {
         self.lock().segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Compaction has covered what lies below.
+    pub fn compacted_to(&self) -> Offset {
+        self.lock().compacted_to
     }
 
     /// From where on the log is damaged. Set durably; nothing is read or appended until
@@ -382,6 +407,7 @@ impl Inner {
             epochs: self.epochs.clone(),
             damaged: self.damaged,
             journaled: self.journaled && self.config.flush == FlushMode::Ack,
+            compacted_to: self.compacted_to,
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Inner, Loaded};
 use crate::disk::{DiskFile, OpenMode};
 use crate::index::{self, SparseIndex};
 use crate::producers::Producers;
-use crate::segment::{Scanner, Segment, index_name, log_dir, segment_name};
+use crate::segment::{COMPACTED, NUMBERS_END, Scanner, Segment, index_name, log_dir, segment_name};
 use crate::store::{Garbage, Shared};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
@@ -206,12 +206,49 @@ impl Inner {
         shared.discard(Garbage::Segment { tp, base: segment.base, number: segment.number });
     }
 
+    /// The number of the next file that compaction writes; `None`: they are used up.
+    pub fn take_compacted_number(&mut self) -> Option<u32> {
+        let number = self.next_compacted;
+        if number >= NUMBERS_END {
+            return None;
+        }
+        self.next_compacted += 1;
+        Some(number)
+    }
+
+    /// Numbers of files from here on are used neither by appends nor, counted from [`COMPACTED`], by compaction.
+    pub fn numbers_end(&self) -> u32 {
+        self.next_number.max(self.next_compacted - COMPACTED)
+    }
+
+    /// Puts `new`, whose bytes are durable, in the place of `old`, neighbours whose offsets it covers. `false`: the log
+    /// does not hold them any more as they were.
+    pub fn replace_segments(
+        &mut self,
+        shared: &Shared,
+        tp: TopicPartition,
+        old: &[Segment],
+        new: Segment,
+    ) -> bool {
+        let Some(at) = self.segments.iter().position(|segment| segment.number == old[0].number) else {
+            return false;
+        };
+        if !self.segments.iter().skip(at).take(old.len()).eq(old) {
+            return false;
+        }
+        old.iter().for_each(|_| self.drop_segment_at(shared, tp, at));
+        self.segments.insert(at, new);
+        self.cache.drop_below(&shared.cache, new.end);
+        self.new_names = true;
+        true
+    }
+
     fn must_roll(&self, bytes: u64, end: Offset, now_ms: i64) -> bool {
         let Some(active) = self.active() else { return true };
         active.bytes > 0
             && (active.bytes + bytes > self.config.segment_bytes
                 || end.get() - active.base.get() > i64::from(i32::MAX)
-                || now_ms.saturating_sub(active.first_append_ms) >= self.config.segment_ms)
+                || now_ms.saturating_sub(active.first_append_ms) >= self.config.roll_ms())
     }
 
     /// Goes on in a new file.
@@ -223,6 +260,9 @@ impl Inner {
         now_ms: i64,
     ) -> Result<Arc<dyn DiskFile>, Trouble> {
         self.close_active(shared, tp);
+        if self.next_number >= COMPACTED {
+            return Err(Trouble::Io(io::Error::other("the numbers of the log's files are used up")));
+        }
         let segment = Segment::new(base, self.next_number, now_ms);
         if !self.dir_exists {
             shared.disk.create_dir_all(&log_dir(&shared.root, tp))?;

@@ -216,6 +216,7 @@ impl Inner {
         self.flushed = self.flushed.min(end);
         self.hold = self.hold.map(|hold| hold.min(end));
         self.damaged = self.damaged.map(|from| from.min(end));
+        self.compacted_to = self.compacted_to.min(end);
     }
 
     pub(crate) fn reset(&mut self, shared: &Shared, tp: TopicPartition, start: Offset) {

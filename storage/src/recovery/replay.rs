@@ -8,7 +8,7 @@ use crate::journal::reader::{JournalScan, ReadEntry};
 use crate::journal::{Entry, Op};
 use crate::log::{LogRecord, PartitionLog, Trouble};
 use crate::segment::{
-    LOGS, index_name, log_dir, log_dir_name, parse_log_dir, parse_segment_name, segment_name,
+    COMPACTED, LOGS, index_name, log_dir, log_dir_name, parse_log_dir, parse_segment_name, segment_name,
 };
 use crate::store::{Garbage, Shared};
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,7 +199,8 @@ impl Replay<'_> {
         }
         // What the checkpoint does not know is dropped here, or looked at when its turn comes.
         let listed: BTreeSet<u32> = segments.iter().map(|segment| segment.number).collect();
-        let keep = |number: u32| listed.contains(&number) || adopts && number >= next_number;
+        let appended = next_number..COMPACTED;
+        let keep = |number: u32| listed.contains(&number) || adopts && appended.contains(&number);
         let stray: Vec<u32> = files.segments.keys().copied().filter(|number| !keep(*number)).collect();
         for number in stray {
             if let Some((base, _)) = files.segments.remove(&number) {
@@ -284,6 +285,7 @@ impl Replay<'_> {
             epochs: Default::default(),
             damaged: None,
             journaled: true,
+            compacted_to: Offset::ZERO,
         };
         let log = Arc::new(PartitionLog::from_record(self.shared.clone(), record, LogConfig::default()));
         let new = Recovering {
@@ -302,12 +304,12 @@ impl Replay<'_> {
         let Some(log) = self.logs.remove(&tp) else { return Ok(()) };
         self.buffered -= log.buffer.len();
         let mut inner = log.log.lock();
-        let (start, next_number) = (inner.start, inner.next_number);
+        let (start, next_number, numbers_end) = (inner.start, inner.next_number, inner.numbers_end());
         inner.reset(self.shared, tp, start);
         drop(inner);
-        self.shared.raise_number(next_number);
+        self.shared.raise_number(numbers_end);
         for (number, (base, _)) in log.files.segments {
-            if number < next_number {
+            if number < next_number || number >= COMPACTED {
                 self.shared.discard(Garbage::Segment { tp, base, number });
             } else {
                 // No checkpoint lists it; it may be a new log's of that name, and comes again from the journal.
@@ -418,7 +420,9 @@ impl Replay<'_> {
             self.cut_file(tp, &active, &mut log.files)?;
         }
         for (number, (base, _)) in &log.files.segments {
-            inner.next_number = inner.next_number.max(number + 1);
+            if *number < COMPACTED {
+                inner.next_number = inner.next_number.max(number + 1);
+            }
             if !inner.segments.iter().any(|segment| segment.number == *number) {
                 self.shared.discard(Garbage::Segment { tp, base: *base, number: *number });
             }

@@ -31,6 +31,7 @@ pub fn store_config() -> StoreConfig {
         reserved_bytes: 64 << 10,
         open_files_max: 8,
         sync_files_max: 4,
+        dedupe_buffer_bytes: 512,
         ..StoreConfig::new(BrokerId(1), Uuid::from_u128(77))
     }
 }
