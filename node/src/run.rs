@@ -252,6 +252,7 @@ fn store_config(config: &NodeConfig, env: &dyn Env) -> StoreConfig {
         journal_files_max: config.journal_files_max,
         tail_cache_bytes: config.tail_cache_bytes as usize,
         reserved_bytes: config.disk_reserved_bytes,
+        dedupe_buffer_bytes: config.log_cleaner_dedupe_buffer_size as usize,
         ..StoreConfig::new(config.node_id, new_directory_id)
     }
 }
@@ -403,12 +404,13 @@ async fn tick(context: Arc<Context>, broker: Arc<Broker>, groups: Arc<Groups>) {
     }
 }
 
-/// Retention, time-based rolls, disk space, and the slow scrub of old data.
+/// Retention, time-based rolls, disk space, compaction, and the slow scrub of old data.
 async fn maintain(context: Arc<Context>, broker: Arc<Broker>) {
     let mut interval = tokio::time::interval(MAINTENANCE);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let retention_every = context.config.log_retention_check_interval.as_millis() as u64;
-    let mut retained_at = 0;
+    let cleaner_every = context.config.log_cleaner_backoff.as_millis() as u64;
+    let (mut retained_at, mut cleaned_at) = (0, 0);
     let mut scrub = ScrubCursor::default();
     loop {
         tokio::select! {
@@ -425,6 +427,14 @@ async fn maintain(context: Arc<Context>, broker: Arc<Broker>) {
             for partition in broker.partitions() {
                 partition.log_start_may_have_moved();
             }
+        }
+        let cleaner_bytes = context.config.log_cleaner_io_max_bytes_per_second;
+        if cleaner_bytes > 0 {
+            let look = now_ms.saturating_sub(cleaned_at) >= cleaner_every;
+            if look {
+                cleaned_at = now_ms;
+            }
+            context.store.compact(context.env.wall_clock_ms(), cleaner_bytes, look);
         }
         let per_second = context.config.scrub_bytes_per_second;
         if per_second > 0 {

@@ -243,6 +243,13 @@ node_config! {
     "Storage" {
         /// How often segments that retention has passed are looked for.
         log_retention_check_interval: Duration = ms(300_000), "log.retention.check.interval.ms", "300000" [10];
+        /// How often partitions are looked for that compaction is due for (`cleanup.policy=compact`).
+        log_cleaner_backoff: Duration = ms(15_000), "log.cleaner.backoff.ms", "15000" [10];
+        /// How much compaction reads and writes together; 0 turns it off.
+        log_cleaner_io_max_bytes_per_second: u64 = 32 * MIB, "log.cleaner.io.max.bytes.per.second", "32MiB";
+        /// Memory for the keys of the partition that is being compacted, 24 bytes for each and some room; a partition
+        /// with more keys takes several passes.
+        log_cleaner_dedupe_buffer_size: u64 = 16 * MIB, "log.cleaner.dedupe.buffer.size", "16MiB" [KIB, 4096 * MIB];
         /// Size of one journal file. The journal makes acknowledged records of all partitions durable together.
         journal_file_bytes: u64 = 64 * MIB, "journal.file.bytes", "64MiB" [MIB, 4096 * MIB];
         /// Journal files that may be in use before writers wait for the segments to be synced.

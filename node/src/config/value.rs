@@ -137,7 +137,7 @@ impl Unit {
             Unit::Milliseconds
         } else if key.ends_with(".seconds") {
             Unit::Seconds
-        } else if key.split('.').any(|word| word == "bytes") {
+        } else if key.split('.').any(|word| word == "bytes") || key.ends_with(".buffer.size") {
             Unit::Bytes
         } else {
             Unit::None

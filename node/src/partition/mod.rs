@@ -15,6 +15,7 @@ mod leading;
 mod marks;
 mod produce;
 mod replica_side;
+mod settings;
 mod wait;
 
 pub use leader_side::{Fetched, ReadRequest};
@@ -28,15 +29,16 @@ use crate::replica::Fetchers;
 use leading::Leading;
 use parking_lot::Mutex;
 use replica_side::Following;
+use settings::log_config;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use strandline_core::partition::{
     Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, desired_role,
 };
-use strandline_metadata::configs::{FlushMode, TimestampType, TopicSettings};
+use strandline_metadata::configs::TopicSettings;
 use strandline_metadata::{Command, Image, Response, Topic};
 use strandline_record::{LeaderEpoch, Offset, TopicPartition};
-use strandline_storage::{LogConfig, PartitionLog};
+use strandline_storage::PartitionLog;
 use wait::Waiters;
 
 /// How long a proposal about this partition is tried before the core is told nothing came of it.
@@ -465,28 +467,5 @@ impl Partition {
             after.wake.extend(state.waiters.take());
         }
         self.carry_out(after);
-    }
-}
-
-fn log_config(settings: &TopicSettings) -> LogConfig {
-    LogConfig {
-        segment_bytes: u64::from(settings.segment_bytes),
-        segment_ms: settings.segment_ms as i64,
-        index_interval_bytes: settings.index_interval_bytes,
-        retention_ms: settings.retention_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-        retention_bytes: settings.retention_bytes,
-        compaction: None,
-        max_message_bytes: settings.max_message_bytes as usize,
-        flush: match settings.flush {
-            FlushMode::Ack => strandline_storage::FlushMode::Ack,
-            FlushMode::Interval => {
-                strandline_storage::FlushMode::Interval(Duration::from_millis(settings.flush_ms))
-            }
-            FlushMode::Os => strandline_storage::FlushMode::Os,
-        },
-        message_timestamp_type: match settings.timestamp_type {
-            TimestampType::CreateTime => strandline_record::TimestampType::CreateTime,
-            TimestampType::LogAppendTime => strandline_record::TimestampType::LogAppendTime,
-        },
     }
 }

@@ -7,11 +7,15 @@ use std::fmt;
 
 pub const CLEANUP_POLICY: &str = "cleanup.policy";
 pub const COMPRESSION_TYPE: &str = "compression.type";
+pub const DELETE_RETENTION_MS: &str = "delete.retention.ms";
 pub const FLUSH: &str = "flush";
 pub const FLUSH_MS: &str = "flush.ms";
 pub const INDEX_INTERVAL_BYTES: &str = "index.interval.bytes";
+pub const MAX_COMPACTION_LAG_MS: &str = "max.compaction.lag.ms";
 pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 pub const MESSAGE_TIMESTAMP_TYPE: &str = "message.timestamp.type";
+pub const MIN_CLEANABLE_DIRTY_RATIO: &str = "min.cleanable.dirty.ratio";
+pub const MIN_COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 pub const RETENTION_BYTES: &str = "retention.bytes";
 pub const RETENTION_MS: &str = "retention.ms";
@@ -32,6 +36,8 @@ pub struct ConfigKey {
 pub enum ConfigKind {
     /// Whole number within the bounds, both inclusive.
     Number { min: i64, max: i64 },
+    /// Decimal fraction from 0 to 1, six digits of which count.
+    Ratio,
     /// `true` or `false`.
     Boolean,
     /// One of these words.
@@ -42,6 +48,7 @@ impl fmt::Display for ConfigKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConfigKind::Number { .. } => f.write_str("number"),
+            ConfigKind::Ratio => f.write_str("ratio"),
             ConfigKind::Boolean => f.write_str("boolean"),
             ConfigKind::Choice(words) => f.write_str(&words.join("|")),
         }
@@ -52,15 +59,23 @@ impl fmt::Display for ConfigKind {
 pub const TOPIC_CONFIGS: &[ConfigKey] = &[
     ConfigKey {
         name: CLEANUP_POLICY,
-        kind: ConfigKind::Choice(&["delete"]),
+        kind: ConfigKind::Choice(&["delete", "compact", "compact,delete", "delete,compact"]),
         default: "delete",
-        documentation: "What happens to old segments. delete: removed once over the retention time or size.",
+        documentation: "What happens to old segments. delete: removed once over the retention time or size. compact: \
+            of the records of one key only the last one is kept; records without a key are refused. Or both.",
     },
     ConfigKey {
         name: COMPRESSION_TYPE,
         kind: ConfigKind::Choice(&["producer"]),
         default: "producer",
         documentation: "Batches are kept as the producer compressed them.",
+    },
+    ConfigKey {
+        name: DELETE_RETENTION_MS,
+        kind: ConfigKind::Number { min: 0, max: i64::MAX },
+        default: "86400000",
+        documentation: "How long a tombstone (a record without a value) is kept after compaction has removed what it \
+            deletes, in milliseconds: a consumer that reads everything within this time hears of the deletion.",
     },
     ConfigKey {
         name: FLUSH,
@@ -83,6 +98,13 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
         documentation: "Bytes of log between two entries of the offset index.",
     },
     ConfigKey {
+        name: MAX_COMPACTION_LAG_MS,
+        kind: ConfigKind::Number { min: 1, max: i64::MAX },
+        default: "9223372036854775807",
+        documentation: "Longest time in milliseconds that a record waits for compaction, however little there is to \
+            compact.",
+    },
+    ConfigKey {
         name: MAX_MESSAGE_BYTES,
         kind: ConfigKind::Number { min: 1024, max: 60 << 20 },
         default: "1048588",
@@ -94,6 +116,19 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
         kind: ConfigKind::Choice(&["CreateTime", "LogAppendTime"]),
         default: "CreateTime",
         documentation: "Whether records keep the producer's time or get the leader's when appended.",
+    },
+    ConfigKey {
+        name: MIN_CLEANABLE_DIRTY_RATIO,
+        kind: ConfigKind::Ratio,
+        default: "0.5",
+        documentation: "A partition is compacted when more than this part of its closed segments has not been yet: \
+            lower costs more disk work, higher leaves more superseded records.",
+    },
+    ConfigKey {
+        name: MIN_COMPACTION_LAG_MS,
+        kind: ConfigKind::Number { min: 0, max: i64::MAX },
+        default: "0",
+        documentation: "Time in milliseconds for which every record is kept, superseded or not.",
     },
     ConfigKey {
         name: MIN_INSYNC_REPLICAS,
@@ -151,7 +186,20 @@ pub fn find(key: &str) -> Result<&'static ConfigKey, Rejection> {
 
 /// Whether all keys exist and all values fit.
 pub fn validate(configs: &TopicConfigs) -> Result<(), Rejection> {
-    configs.iter().try_for_each(|(key, value)| find(key)?.check(value))
+    configs.iter().try_for_each(|(key, value)| find(key)?.check(value))?;
+    let values = Values(configs);
+    let (min, max) = (values.number(MIN_COMPACTION_LAG_MS), values.number(MAX_COMPACTION_LAG_MS));
+    if min > max {
+        let reason = format!("{min} is more than {MAX_COMPACTION_LAG_MS} ({max})");
+        return Err(invalid(MIN_COMPACTION_LAG_MS, reason));
+    }
+    Ok(())
+}
+
+/// A fraction from 0 to 1 in millionths.
+fn millionths(value: &str) -> Option<u32> {
+    let ratio = value.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio))?;
+    Some((ratio * 1e6).round() as u32)
 }
 
 impl ConfigKey {
@@ -165,12 +213,11 @@ impl ConfigKey {
                 Ok(_) => refused(&format_args!("between {min} and {max}")),
                 Err(_) => refused(&"a whole number"),
             },
+            ConfigKind::Ratio if millionths(value).is_some() => Ok(()),
+            ConfigKind::Ratio => refused(&"a number between 0 and 1"),
             ConfigKind::Boolean if value == "true" || value == "false" => Ok(()),
             ConfigKind::Boolean => refused(&"true or false"),
             ConfigKind::Choice(words) if words.contains(&value) => Ok(()),
-            ConfigKind::Choice(_) if self.name == CLEANUP_POLICY && value.contains("compact") => {
-                Err(invalid(self.name, "compaction does not exist yet; only delete is possible".to_owned()))
-            }
             ConfigKind::Choice(words) => refused(&format_args!("one of: {}", words.join(", "))),
         }
     }
@@ -193,9 +240,21 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// How a topic is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionSettings {
+    pub min_lag_ms: u64,
+    pub max_lag_ms: u64,
+    pub delete_retention_ms: u64,
+    /// `min.cleanable.dirty.ratio` in millionths.
+    pub min_dirty_ppm: u32,
+}
+
 /// The effective configuration of a topic's partition, typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
+    /// With `cleanup.policy=compact`, alone or with `delete`.
+    pub compaction: Option<CompactionSettings>,
     pub flush: FlushMode,
     pub flush_ms: u64,
     pub index_interval_bytes: u32,
@@ -203,9 +262,9 @@ pub struct TopicSettings {
     pub timestamp_type: TimestampType,
     /// As set; the default is `min(2, replicas)`.
     pub min_insync_replicas: usize,
-    /// `None`: no limit.
+    /// `None`: no limit, or `cleanup.policy` does not say `delete`.
     pub retention_bytes: Option<u64>,
-    /// `None`: for ever.
+    /// `None`: for ever, or `cleanup.policy` does not say `delete`.
     pub retention_ms: Option<u64>,
     pub segment_bytes: u32,
     pub segment_ms: u64,
@@ -221,7 +280,16 @@ impl TopicSettings {
     pub fn from_configs(configs: &TopicConfigs, replication: usize) -> Self {
         let values = Values(configs);
         let min_insync = values.number(MIN_INSYNC_REPLICAS) as usize;
+        let policy = values.get(CLEANUP_POLICY);
+        let (deletes, compacts) = (policy.contains("delete"), policy.contains("compact"));
         TopicSettings {
+            compaction: compacts.then(|| CompactionSettings {
+                min_lag_ms: values.number(MIN_COMPACTION_LAG_MS) as u64,
+                max_lag_ms: values.number(MAX_COMPACTION_LAG_MS) as u64,
+                delete_retention_ms: values.number(DELETE_RETENTION_MS) as u64,
+                min_dirty_ppm: millionths(values.get(MIN_CLEANABLE_DIRTY_RATIO))
+                    .expect("agreed values are valid"),
+            }),
             flush: match values.get(FLUSH) {
                 "ack" => FlushMode::Ack,
                 "interval" => FlushMode::Interval,
@@ -241,8 +309,8 @@ impl TopicSettings {
             } else {
                 min_insync.min(replication.max(1))
             },
-            retention_bytes: u64::try_from(values.number(RETENTION_BYTES)).ok(),
-            retention_ms: u64::try_from(values.number(RETENTION_MS)).ok(),
+            retention_bytes: u64::try_from(values.number(RETENTION_BYTES)).ok().filter(|_| deletes),
+            retention_ms: u64::try_from(values.number(RETENTION_MS)).ok().filter(|_| deletes),
             segment_bytes: values.number(SEGMENT_BYTES) as u32,
             segment_ms: values.number(SEGMENT_MS) as u64,
             unclean_leader_election: values.get(UNCLEAN_LEADER_ELECTION_ENABLE) == "true",

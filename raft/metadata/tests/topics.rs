@@ -5,7 +5,7 @@ mod common;
 use common::{TOPIC, World, create_topic, id};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strandline_metadata::configs::{self, FlushMode, TimestampType};
+use strandline_metadata::configs::{self, CompactionSettings, FlushMode, TimestampType};
 use strandline_metadata::{Command, CommittedOffset, Rejection, Response, TopicSettings, command::tp};
 use strandline_record::{LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use uuid::Uuid;
@@ -130,7 +130,15 @@ fn an_unknown_configuration_is_refused_with_the_nearest_name() {
 #[test]
 fn configuration_values_are_checked() {
     for (key, good, bad) in [
-        ("cleanup.policy", &["delete"][..], &["", "compact", "delete,compact", "Delete"][..]),
+        (
+            "cleanup.policy",
+            &["delete", "compact", "compact,delete", "delete,compact"][..],
+            &["", "Compact", "compact,", "none"][..],
+        ),
+        ("delete.retention.ms", &["0", "86400000"], &["-1"]),
+        ("max.compaction.lag.ms", &["1", "9223372036854775807"], &["0"]),
+        ("min.cleanable.dirty.ratio", &["0", "0.01", "0.5", "1.0"], &["-0.1", "1.1", "NaN", "half"]),
+        ("min.compaction.lag.ms", &["0", "60000"], &["-1"]),
         ("retention.ms", &["-1", "0", "604800000"], &["-2", "x", "1.5", ""]),
         ("retention.bytes", &["-1", "1000"], &["-2", "many"]),
         ("segment.bytes", &["4096", "1073741824"], &["0", "4095", "99999999999"]),
@@ -157,10 +165,8 @@ fn configuration_values_are_checked() {
         }
     }
     let mut world = World::with_partition(&[]);
-    let Response::Rejected(compact) = world.configure(&[("cleanup.policy", "compact")], &[]) else {
-        panic!()
-    };
-    assert!(compact.to_string().contains("compaction does not exist yet"), "{compact}");
+    let lags = world.configure(&[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")], &[]);
+    assert!(matches!(lags, Response::Rejected(Rejection::InvalidConfig { .. })), "{lags:?}");
     let both = world.configure(&[("retention.ms", "1")], &["retention.ms"]);
     assert!(matches!(both, Response::Rejected(Rejection::InvalidConfig { .. })));
 }
@@ -180,6 +186,7 @@ fn settings_are_the_defaults_with_what_is_set() {
     assert_eq!(
         defaults,
         TopicSettings {
+            compaction: None,
             flush: FlushMode::Ack,
             flush_ms: 1000,
             index_interval_bytes: 4096,
@@ -213,6 +220,29 @@ fn settings_are_the_defaults_with_what_is_set() {
             ..defaults
         }
     );
+}
+
+#[test]
+fn retention_goes_by_the_delete_policy_and_compaction_by_the_compact_policy() {
+    let settings = |policy: &str| {
+        let configs =
+            [("cleanup.policy", policy), ("retention.bytes", "5000"), ("min.cleanable.dirty.ratio", "0.01")];
+        TopicSettings::from_configs(&configs.map(|(k, v)| (k.into(), v.into())).into(), 3)
+    };
+    let compaction = CompactionSettings {
+        min_lag_ms: 0,
+        max_lag_ms: i64::MAX as u64,
+        delete_retention_ms: 86_400_000,
+        min_dirty_ppm: 10_000,
+    };
+    for (policy, compacts, deletes) in
+        [("delete", false, true), ("compact", true, false), ("compact,delete", true, true)]
+    {
+        let settings = settings(policy);
+        assert_eq!(settings.compaction, compacts.then_some(compaction), "{policy}");
+        assert_eq!(settings.retention_bytes, deletes.then_some(5000), "{policy}");
+        assert_eq!(settings.retention_ms, deletes.then_some(604_800_000), "{policy}");
+    }
 }
 
 #[test]
