@@ -216,6 +216,7 @@ pub fn compaction(data: &[u8]) {
         keys: &keys,
         mapped_to: header.base_offset().plus(i64::from(*mapped)),
         remembered: &remembered,
+        tombstone_bound: header.base_offset().plus(i64::from(*now) / 2),
         now_ms: i64::from(*now),
         delete_retention_ms: i64::from(*now),
     };

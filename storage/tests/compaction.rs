@@ -135,6 +135,28 @@ fn a_tombstone_goes_once_its_time_after_the_first_pass_over_it_is_over() {
 }
 
 #[test]
+fn a_tombstone_stays_until_every_replica_has_got_it() {
+    let mut it = keyed();
+    let log = it.log();
+    for key in 0..4 {
+        it.append(&[(key, false)], Compression::None, None).unwrap();
+    }
+    for key in 0..4 {
+        it.append(&[(key, true)], Compression::None, None).unwrap();
+    }
+    for bound in [0, 0, 0, 6, 8] {
+        roll(&mut it);
+        it.now += TOMBSTONES_MS;
+        log.set_retention_bound(log.flushed_end());
+        log.set_tombstone_bound(Offset(bound));
+        it.node.store.compact(it.now, 1 << 30, true);
+        it.node.run();
+        let left: Vec<i64> = read_all(&log).iter().map(|seen| seen.offset).filter(|at| *at < 8).collect();
+        assert_eq!(left, (bound.max(4)..8).collect::<Vec<_>>(), "held by all up to {bound}");
+    }
+}
+
+#[test]
 fn nothing_from_the_high_watermark_on_is_touched() {
     let mut it = keyed();
     rounds(&mut it, 0..2, 100);

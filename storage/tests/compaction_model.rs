@@ -78,6 +78,7 @@ fn apply(mut it: Keyed, op: &Op) -> Keyed {
         }
         Op::CompactSome { bytes } => {
             it.log().set_retention_bound(it.log().flushed_end());
+            it.log().set_tombstone_bound(it.log().flushed_end());
             it.node.store.compact(it.now, *bytes, true);
             it.node.host.run_named("compaction").expect(GOES_ON);
         }

@@ -156,6 +156,22 @@ fn the_high_watermark_waits_for_the_flush_of_every_in_sync_replica() {
 }
 
 #[test]
+fn what_every_replica_holds_is_known_once_each_has_acknowledged_in_the_epoch_in_sync_or_not() {
+    let mut led = led();
+    let held = |led: &Led| led.leader.held_by_all().map(Offset::get);
+    let _ = led.write(5);
+    let _ = led.caught_up(2, 5);
+    assert_eq!(held(&led), None, "nothing is known of 3");
+    let _ = led.fetch(3, 5, 1, 3);
+    assert_eq!(held(&led), Some(3), "what is not flushed does not count");
+    led.cluster.fence(3);
+    let _ = led.sees_image();
+    let _ = led.write(9);
+    let _ = led.caught_up(2, 9);
+    assert_eq!(held(&led), Some(3), "it has that much wherever it is");
+}
+
+#[test]
 fn the_leaders_own_flush_counts_like_any_other() {
     let mut led = led();
     let token = led.leader.flush_token();

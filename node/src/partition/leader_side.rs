@@ -456,6 +456,7 @@ impl Partition {
             return None;
         }
         let (high_watermark, log_start) = (leading.core.high_watermark(), leading.core.log_start());
+        let held_by_all = leading.core.held_by_all().unwrap_or(Offset::ZERO);
         let feed = leading.feeds.get_mut(&session.broker)?;
         if !Arc::ptr_eq(&feed.session, session) || feed.outstanding != Some(outstanding) {
             return None;
@@ -469,6 +470,7 @@ impl Partition {
             base_offset: outstanding.from.0,
             high_watermark: high_watermark.0,
             log_start_offset: log_start.0,
+            held_by_all: held_by_all.0,
             ..Default::default()
         };
         match read {

@@ -182,7 +182,7 @@ impl Partition {
             };
             if state.damage.is_some() && matches!(desired, Role::Follower { .. } | Role::Leader { .. }) {
                 self.end_role(&mut state, IdleReason::Damaged, &mut after);
-                self.repair(&mut state);
+                self.repair(&mut state, matches!(desired, Role::Follower { .. }));
             }
             // What could not be cut takes no role.
             let desired = match state.damage {
@@ -263,6 +263,7 @@ impl Partition {
 
     /// Leaves the current role; what waited on it ends.
     fn end_role(&self, state: &mut State, reason: IdleReason, after: &mut After) {
+        self.log.set_tombstone_bound(Offset::ZERO);
         match std::mem::replace(&mut state.role, RoleState::Idle(reason)) {
             RoleState::Idle(_) => {}
             RoleState::Leader(leading) => {
@@ -381,9 +382,14 @@ impl Partition {
         after.propose = Some(Command::ReplicaDamaged { id: self.context.id, epoch, tp: self.tp, from });
     }
 
-    /// The report has been agreed and somebody leads: cut the log at the damage, refetch the rest.
-    fn repair(&self, state: &mut State) {
-        match self.log.repair() {
+    /// The report has been agreed and somebody leads: cut the log at the damage, refetch the rest. Of a compacted one
+    /// all of it: behind the damage there may have been tombstones that the others have removed since.
+    fn repair(&self, state: &mut State, follows: bool) {
+        let repaired = match follows && state.settings.compaction.is_some() {
+            true => self.log.reset_to(Offset::ZERO).map(|()| Offset::ZERO),
+            false => self.log.repair(),
+        };
+        match repaired {
             Ok(end) => {
                 tracing::info!(partition = %self.tp, %end, "damage cut; fetching the rest again");
                 state.damage = None;
@@ -436,6 +442,7 @@ impl Partition {
                     leading.take_expired(now_ms, &mut after.done);
                     let high_watermark = leading.core.high_watermark();
                     self.log.set_retention_bound(high_watermark);
+                    self.log.set_tombstone_bound(leading.core.held_by_all().unwrap_or(Offset::ZERO));
                     for feed in leading.feeds.values() {
                         if feed.outstanding.is_some() && feed.sent_high_watermark < high_watermark {
                             feed.session.mark_ready(self.tp);

@@ -151,6 +151,7 @@ impl Partition {
             Action::Retry => Then::AskLater,
             Action::Learned(learned) => {
                 self.learned(learned);
+                self.log.set_tombstone_bound(Offset(data.held_by_all));
                 Then::Nothing
             }
             Action::Append { base } => {
@@ -160,6 +161,7 @@ impl Partition {
                 }
                 let learned = core.appended(self.log.log_end(), self.log.last_epoch());
                 self.learned(learned);
+                self.log.set_tombstone_bound(Offset(data.held_by_all));
                 if appended.is_ok() { Then::Ask } else { Then::AskMuchLater }
             }
             Action::Truncate(truncation) => {

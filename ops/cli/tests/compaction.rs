@@ -17,7 +17,7 @@ fn lines(range: std::ops::Range<usize>) -> String {
 
 /// What is read: offset, key and value.
 fn read(dev: &Dev) -> Vec<(u64, String, String)> {
-    let text = dev.ok(&["consume", "t", "--from", "earliest", "--exit-at-end", "--format", "%o\t%k\t%v\\n"]);
+    let text = dev.ok(&["consume", "t", "--from", "earliest", "--exit-at-end", "--format", "%o\t%k\t%v"]);
     let lines = text.lines().map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>());
     lines.map(|parts| (parts[0].parse().expect("an offset"), parts[1].clone(), parts[2].clone())).collect()
 }

@@ -1,7 +1,7 @@
 //! What compaction leaves of one batch. Pure: bytes in, bytes out.
 //!
 //! A record goes when a later one has its key, or when it is a tombstone whose time is over (KIP-534: the first pass
-//! over a tombstone notes in the batch from when on it may go). What stays, stays as it is, in a batch with the same
+//! over a tombstone notes in the batch from when on it may go) and which every replica has got. What stays, stays as it is, in a batch with the same
 //! offsets, producer, sequences, leader epoch and codec. Of a batch whose records all go the header is kept where the
 //! producer's sequence is still remembered; else it is removed and a filler takes its place (see [`super`]).
 //!
@@ -34,6 +34,8 @@ pub struct Rules<'a> {
     pub keys: &'a KeyMap,
     /// Records below were seen by this pass or by an earlier one; those from here on stay.
     pub mapped_to: Offset,
+    /// Tombstones below may go; every replica has got them.
+    pub tombstone_bound: Offset,
     /// Base offsets of the batches that producers are remembered by.
     pub remembered: &'a BTreeSet<Offset>,
     pub now_ms: i64,
@@ -127,7 +129,8 @@ impl Filter {
             return RecordFate::Stays;
         }
         let over = header.delete_horizon().is_some_and(|horizon_ms| horizon_ms <= rules.now_ms);
-        if over && !self.unreadable { RecordFate::Goes } else { RecordFate::Tombstone }
+        let everywhere = record.offset < rules.tombstone_bound;
+        if over && everywhere && !self.unreadable { RecordFate::Goes } else { RecordFate::Tombstone }
     }
 }
 

@@ -102,6 +102,7 @@ pub struct Pass {
     mapped_to: Offset,
     keys: KeyMap,
     remembered: BTreeSet<Offset>,
+    tombstone_bound: Offset,
     segment_bytes: u64,
     delete_retention_ms: i64,
     now_ms: i64,
@@ -198,6 +199,7 @@ impl Pass {
             mapped_to: end,
             keys: KeyMap::new(shared.config.dedupe_buffer_bytes, dirty, shared.directory_id),
             remembered,
+            tombstone_bound: inner.tombstone_bound,
             segment_bytes: inner.config.segment_bytes,
             delete_retention_ms: config.delete_retention_ms,
             now_ms,
@@ -275,6 +277,7 @@ impl Pass {
             keys: &self.keys,
             mapped_to: self.mapped_to,
             remembered: &self.remembered,
+            tombstone_bound: self.tombstone_bound,
             now_ms: self.now_ms,
             delete_retention_ms: self.delete_retention_ms,
         };

@@ -135,6 +135,8 @@ pub(crate) struct Inner {
     pub held: Option<Token>,
     /// Retention deletes nothing at or above (the high watermark).
     pub retention_bound: Offset,
+    /// Compaction removes no tombstone at or above.
+    pub tombstone_bound: Offset,
     pub loaded: Option<Loaded>,
     pub cache: TailCache,
     /// Numbers of the files with bytes that no sync has covered.
@@ -188,6 +190,7 @@ impl PartitionLog {
             hold: None,
             held: None,
             retention_bound: Offset::ZERO,
+            tombstone_bound: Offset::ZERO,
             loaded: None,
             cache: TailCache::default(),
             dirty: BTreeSet::new(),
@@ -293,6 +296,12 @@ impl PartitionLog {
     /// Retention deletes only records below (the high watermark).
     pub fn set_retention_bound(&self, bound: Offset) {
         self.lock().retention_bound = bound;
+    }
+
+    /// Compaction removes only tombstones below: what every replica is known to hold, so that none keeps for ever what
+    /// a tombstone deleted that it never got.
+    pub fn set_tombstone_bound(&self, bound: Offset) {
+        self.lock().tombstone_bound = bound;
     }
 
     /// The journal made an entry of this log durable.

@@ -203,6 +203,7 @@ impl Keyed {
     pub fn compact(&mut self) -> Option<()> {
         let log = self.log();
         log.set_retention_bound(log.flushed_end());
+        log.set_tombstone_bound(log.flushed_end());
         self.node.store.compact(self.now, 1 << 30, true);
         self.node.host.run_named("compaction").ok()
     }

@@ -40,6 +40,16 @@ impl Leader {
         self.flushed
     }
 
+    /// Every replica has this much on its disk, the leader too. `None`: there is one that has acknowledged nothing in this
+    /// epoch. (Compaction asks: a tombstone may go once nobody can miss it.)
+    pub fn held_by_all(&self) -> Option<Offset> {
+        let mut end = self.flushed;
+        for progress in self.followers.values() {
+            end = end.min(progress.ack()?.flushed);
+        }
+        Some(end)
+    }
+
     pub fn deposed(&self) -> Option<Deposed> {
         self.deposed
     }
