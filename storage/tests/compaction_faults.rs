@@ -7,6 +7,7 @@ use common::{NOW, Node, tp};
 use keyed::{Keyed, TOMBSTONES_MS, config, files, keyed, read_all, rounds};
 use std::sync::Arc;
 use strandline_record::{BatchHeader, Compression, Offset};
+use strandline_storage::disk::sim::{SimFault, SimOp};
 use strandline_storage::disk::{Disk, OpenMode, SimDisk};
 use strandline_storage::{LogConfig, PartitionLog};
 
@@ -226,5 +227,35 @@ fn a_crash_anywhere_in_compacting_leaves_the_old_or_the_new_state() {
         disk.power_loss();
         it.reopen(&disk);
         assert_eq!(files(&disk, "log"), listed, "no file is left over (crash at {crash_at})");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_aside_is_given_up_and_a_failed_sync_of_it_ends_the_process() {
+    // Names of files that compaction writes.
+    let aside = "-5000";
+    for (fault, fatal) in [
+        (SimFault::eio(SimOp::Create), false),
+        (SimFault::eio(SimOp::Write), false),
+        (SimFault::enospc(SimOp::Write), false),
+        (SimFault::eio(SimOp::Sync), true),
+    ] {
+        let name = format!("{fault:?}");
+        let mut it = keyed();
+        rounds(&mut it, 0..5, 20);
+        it.node.disk.inject(fault.on(aside));
+        assert_eq!(it.compact().is_none(), fatal, "{name}");
+        assert_eq!(it.node.store.is_failed(), fatal, "{name}");
+        if !fatal {
+            let stats = it.node.store.compaction_stats();
+            assert_eq!((stats.passes, stats.abandoned, stats.errors), (0, 1, 1), "{name}");
+            it.check();
+            assert!(files(&it.node.disk, "log").iter().all(|file| !file.contains(aside)), "{name}");
+            it.compact().unwrap();
+            assert!(it.node.store.compaction_stats().passes > 0, "{name}");
+        }
+        let disk = it.node.disk.clone();
+        disk.power_loss();
+        it.reopen(&disk);
     }
 }
