@@ -437,12 +437,15 @@ impl Partition {
         let mut after = After::default();
         {
             let mut state = self.state.lock();
+            let compacted = state.settings.compaction.is_some();
             let effects = match &mut state.role {
                 RoleState::Leader(leading) => {
                     leading.take_expired(now_ms, &mut after.done);
                     let high_watermark = leading.core.high_watermark();
                     self.log.set_retention_bound(high_watermark);
-                    self.log.set_tombstone_bound(leading.core.held_by_all().unwrap_or(Offset::ZERO));
+                    if compacted {
+                        self.log.set_tombstone_bound(leading.core.held_by_all().unwrap_or(Offset::ZERO));
+                    }
                     for feed in leading.feeds.values() {
                         if feed.outstanding.is_some() && feed.sent_high_watermark < high_watermark {
                             feed.session.mark_ready(self.tp);
