@@ -214,7 +214,7 @@ node_config! {
     }
     "Defaults of new topics" {
         /// Partitions of a topic whose creation does not say how many.
-        num_partitions: i32 = 1, "num.partitions", "12" [1, 100_000];
+        num_partitions: i32 = 1, "num.partitions", "12" [1, 10_000];
         /// Replicas of a topic whose creation does not say how many; fewer when the cluster has fewer nodes.
         default_replication_factor: u32 = 3, "default.replication.factor", "3" [1, 15];
         /// In-sync replicas that a write with acks=all needs (topic key `min.insync.replicas`); lowered to the number of
