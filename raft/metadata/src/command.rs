@@ -6,6 +6,7 @@
 //! The encoding is postcard, so variants and fields are only ever added at the end.
 
 use crate::image::{BrokerEndpoints, CommittedOffset, Group, Partition, TopicConfigs};
+use crate::quotas::QuotaEntity;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -141,6 +142,11 @@ pub enum Command {
         from: Arc<str>,
         to: Arc<str>,
         member: crate::image::GroupMember,
+    },
+    /// Sets (`Some`, bytes a second) and removes (`None`) quotas of one entity.
+    AlterQuotas {
+        entity: QuotaEntity,
+        changes: BTreeMap<Arc<str>, Option<u64>>,
     },
 }
 

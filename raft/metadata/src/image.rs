@@ -6,6 +6,7 @@
 //! * the leader, if any, is unfenced and in the ISR;
 //! * leader epoch and partition epoch of a partition never decrease.
 
+use crate::quotas::{QuotaEntity, QuotaValues};
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub struct Image {
     pub groups: Map<Arc<str>, Arc<Group>>,
     /// Ordered by group, then partition: a range scan gives one group's offsets.
     pub offsets: Map<(Arc<str>, TopicPartition), CommittedOffset>,
+    /// No entity without a value.
+    pub quotas: Map<QuotaEntity, Arc<QuotaValues>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +151,8 @@ pub struct Delta {
     pub offsets: BTreeSet<Arc<str>>,
     /// The committed offsets that changed or went.
     pub offset_keys: BTreeSet<(Arc<str>, TopicPartition)>,
+    /// Some quota changed.
+    pub quotas: bool,
 }
 
 impl Delta {
@@ -168,6 +173,7 @@ impl Delta {
         self.groups.extend(other.groups);
         self.offsets.extend(other.offsets);
         self.offset_keys.extend(other.offset_keys);
+        self.quotas |= other.quotas;
     }
 }
 

@@ -8,6 +8,7 @@ pub mod command;
 pub mod configs;
 pub mod image;
 pub mod machine;
+pub mod quotas;
 pub mod snapshot;
 
 pub use command::{Command, CommitMember, Election, Rejection, Response};

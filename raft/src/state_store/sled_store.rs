@@ -24,6 +24,8 @@ use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
 use uuid::Uuid;
 
 const VERSION: u32 = 1;
+/// Key of all quotas; they are few.
+const QUOTAS: &[u8] = b"q";
 /// Keys written at once when everything is written.
 const CHUNK: usize = 4096;
 
@@ -175,6 +177,9 @@ fn write_changes(batch: &mut sled::Batch, image: &Image, delta: &Delta) {
     for group in &delta.groups {
         put(batch, group_key(group), image.groups.get(group).map(|g| encode(&**g)));
     }
+    if delta.quotas {
+        put(batch, QUOTAS.to_vec(), Some(encode(&image.quotas)));
+    }
     for (group, tp) in &delta.offset_keys {
         put(batch, offset_key(group, *tp), image.committed_offset(group, *tp).map(encode));
     }
@@ -188,7 +193,8 @@ fn write_all(db: &sled::Db, image: &Image) -> io::Result<()> {
         .chain(image.topics.iter().map(|(id, t)| (topic_key(*id), encode(&**t))))
         .chain(image.partitions.iter().map(|(tp, p)| (partition_key(*tp), encode(&**p))))
         .chain(image.groups.iter().map(|(id, g)| (group_key(id), encode(&**g))))
-        .chain(image.offsets.iter().map(|((group, tp), o)| (offset_key(group, *tp), encode(o))));
+        .chain(image.offsets.iter().map(|((group, tp), o)| (offset_key(group, *tp), encode(o))))
+        .chain([(QUOTAS.to_vec(), encode(&image.quotas))]);
     let mut batch = sled::Batch::default();
     for (position, (key, value)) in items.enumerate() {
         batch.insert(key, value);
@@ -210,6 +216,7 @@ fn read_item(image: &mut Image, key: &[u8], value: &[u8]) -> io::Result<()> {
     let (kind, key) = key.split_first().ok_or_else(|| invalid("an empty key"))?;
     match kind {
         b'm' => {}
+        b'q' => image.quotas = decode(value)?,
         b'b' => {
             let id = key.try_into().map_err(|_| invalid("a broker key"))?;
             let broker: Broker = decode(value)?;

@@ -8,6 +8,7 @@
 //!   election    ElectLeader  ReplicaDamaged, and "elect" itself
 //!   groups      PutGeneration  PutAssignment  ReplaceMember  DeleteGroup
 //!   offsets     CommitOffsets  DeleteOffsets
+//!   quotas      AlterQuotas
 //! ```
 //!
 //! Invariants:
@@ -24,11 +25,12 @@ mod election;
 mod groups;
 mod offsets;
 mod partitions;
+mod quotas;
 mod topics;
 
 pub use groups::{MAX_GROUP_ID_BYTES, check_group_id};
 pub use offsets::MAX_OFFSET_METADATA_BYTES;
-pub use topics::{MAX_TOPIC_NAME_BYTES, MAX_TOPIC_PARTITIONS, check_topic_name};
+pub use topics::{MAX_TOPIC_NAME_BYTES, MAX_TOPIC_PARTITIONS, altered_configs, check_topic_name};
 
 use crate::command::{Command, Rejection, Response};
 use crate::configs::TopicSettings;
@@ -123,6 +125,7 @@ fn decide(image: &mut Image, index: u64, command: &Command, delta: &mut Delta) -
         Command::ReplaceMember { group, generation, from, to, member } => {
             groups::replace_member(image, group, *generation, (from, to), member, delta)
         }
+        Command::AlterQuotas { entity, changes } => quotas::alter(image, entity, changes, delta),
         Command::Batch(_) => Err(Rejection::Invalid("a batch within a batch".to_owned())),
     }
 }

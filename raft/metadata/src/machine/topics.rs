@@ -101,20 +101,7 @@ pub(super) fn alter_configs(
     delta: &mut Delta,
 ) -> Applied {
     let topic = image.topics.get(&id).cloned().ok_or(Rejection::UnknownTopic)?;
-    for key in unset {
-        configs::find(key)?;
-        if set.contains_key(key) {
-            return Err(Rejection::InvalidConfig {
-                key: key.to_string(),
-                reason: "it is set and unset at once".to_owned(),
-            });
-        }
-    }
-    let mut next = topic.configs.clone();
-    next.retain(|key, _| !unset.contains(key));
-    next.extend(set.iter().map(|(k, v)| (k.clone(), v.clone())));
-    configs::validate(&next)?;
-    check_flush_change(&topic.configs, &next)?;
+    let next = altered_configs(&topic.configs, set, unset)?;
     put_topic(image, Topic { configs: next, ..Topic::clone(&topic) }, delta);
 
     let min_insync = configs::MIN_INSYNC_REPLICAS;
@@ -126,6 +113,29 @@ pub(super) fn alter_configs(
         }
     }
     Ok(Response::Done)
+}
+
+/// A topic's configurations after a change, or why it is refused.
+pub fn altered_configs(
+    configs: &TopicConfigs,
+    set: &BTreeMap<Arc<str>, Arc<str>>,
+    unset: &BTreeSet<Arc<str>>,
+) -> Result<TopicConfigs, Rejection> {
+    for key in unset {
+        crate::configs::find(key)?;
+        if set.contains_key(key) {
+            return Err(Rejection::InvalidConfig {
+                key: key.to_string(),
+                reason: "it is set and unset at once".to_owned(),
+            });
+        }
+    }
+    let mut next = configs.clone();
+    next.retain(|key, _| !unset.contains(key));
+    next.extend(set.iter().map(|(k, v)| (k.clone(), v.clone())));
+    crate::configs::validate(&next)?;
+    check_flush_change(configs, &next)?;
+    Ok(next)
 }
 
 /// What was acknowledged under `interval` or `os` may be missing after an unclean restart, so such a restart takes a
