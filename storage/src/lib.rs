@@ -42,6 +42,7 @@ pub use compaction::CompactionStats;
 pub use config::{CompactionConfig, FlushMode, LogConfig, StoreConfig};
 pub use error::{AppendError, BindError, LogError, OpenError, ReadError};
 pub use log::{Appended, FlushListener, FlushedTo, PartitionLog, ReadBatches};
+pub use producers::KnownProducer;
 pub use recovery::{DamagedLog, RecoveryReport};
 pub use retention::{DamageReport, ScrubCursor};
 pub use store::{DiskState, Store};

@@ -10,7 +10,7 @@
 use crate::error::AppendError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-use strandline_record::{BatchHeader, Offset, ProducerEpoch, ProducerStamp, sequence_plus};
+use strandline_record::{BatchHeader, Offset, ProducerEpoch, ProducerId, ProducerStamp, sequence_plus};
 
 /// Batches remembered for each producer: as many as a producer may have in flight.
 const WINDOW: usize = 5;
@@ -31,6 +31,17 @@ struct Producer {
     /// At most [`WINDOW`], oldest first. Empty after a control batch in a new epoch.
     batches: VecDeque<Remembered>,
     last_seen_ms: i64,
+}
+
+/// A producer, for whoever inspects the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownProducer {
+    pub id: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// Of its last batch with a sequence, if that is remembered.
+    pub last_sequence: Option<i32>,
+    /// When it last wrote, ms since the Unix epoch.
+    pub last_seen_ms: i64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +159,19 @@ impl Producers {
     /// Forgets producers that wrote nothing since `before_ms`.
     pub fn expire(&mut self, before_ms: i64) {
         self.known.retain(|_, producer| producer.last_seen_ms >= before_ms);
+    }
+
+    /// At most `max` of them, by id.
+    pub fn list(&self, max: usize) -> Vec<KnownProducer> {
+        let known = self.known.iter().take(max);
+        known
+            .map(|(id, producer)| KnownProducer {
+                id: ProducerId(*id),
+                epoch: ProducerEpoch(producer.epoch),
+                last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
+                last_seen_ms: producer.last_seen_ms,
+            })
+            .collect()
     }
 
     #[cfg(test)]

@@ -14,6 +14,7 @@ mod state;
 pub(crate) mod testing;
 mod truncate;
 
+use crate::producers::KnownProducer;
 use crate::cache::TailCache;
 use crate::config::{FlushMode, LogConfig};
 use crate::epochs::EpochCache;
@@ -239,6 +240,19 @@ impl PartitionLog {
     pub fn end_of_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let inner = self.lock();
         inner.epochs.end_of(asked, inner.end)
+    }
+
+    /// The epoch of the record at `offset`, or at the end, of the last one.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.lock().epochs.at(offset)
+    }
+
+    /// The idempotent producers that this log knows of, at most `max`, by id.
+    pub fn producers(self: &Arc<Self>, max: usize) -> Result<Vec<KnownProducer>, ReadError> {
+        let mut inner = self.lock();
+        inner.check_readable(inner.start)?;
+        let known = inner.load(&self.shared, self.tp).map(|loaded| loaded.producers.list(max));
+        known.map_err(|trouble| self.read_trouble(&mut inner, trouble))
     }
 
     /// Offset of the first batch of exactly this epoch.

@@ -354,7 +354,7 @@ fn find_end(plan: &Plan, position: u64, expected: Offset) -> Result<(), Trouble>
 }
 
 impl Inner {
-    fn check_readable(&self, from: Offset) -> Result<(), ReadError> {
+    pub(super) fn check_readable(&self, from: Offset) -> Result<(), ReadError> {
         if self.health == Health::Deleted {
             return Err(ReadError::Deleted);
         }
