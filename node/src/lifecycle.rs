@@ -294,7 +294,7 @@ pub async fn register(context: &Arc<Context>, cluster_id: Uuid) -> Result<Broker
         endpoints: BrokerEndpoints {
             peer: context.advertised_peer().into(),
             grpc: context.advertised_grpc().into(),
-            kafka: None,
+            kafka: config.advertised_kafka().map(|address| address.to_string().into()),
             http: None,
         },
         rack: config.broker_rack.as_deref().map(Into::into),

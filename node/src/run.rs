@@ -3,6 +3,7 @@
 //! ```text
 //! store ─▶ raft ─▶ peer listener ─▶ enter the cluster ─▶ register ─▶ metadata ─▶ roles
 //!                  grpc listener (answers "not ready" until then)      session ─▶ unfenced
+//!                  Kafka listener (accepts nobody until registered)
 //! ```
 
 use crate::broker::{Broker, Orphans};
@@ -12,6 +13,7 @@ use crate::controller::Controller;
 use crate::env::Env;
 use crate::error::ServeError;
 use crate::front::grpc::{GrpcFront, keep_body};
+use crate::front::kafka::KafkaFront;
 use crate::group::Groups;
 use crate::inspect::Inspect;
 use crate::lifecycle::{self, RaftGate};
@@ -116,9 +118,13 @@ async fn run_node(
     }
     let disk = env.disk();
     let workers = env.workers();
-    // Both ports first: a port in use should be said before anything is touched.
+    // The ports first: a port in use should be said before anything is touched.
     let peer_listener = listen(&env, &config.listen_peer.to_string()).await?;
     let grpc_listener = listen(&env, &config.listen_grpc.to_string()).await?;
+    let kafka_listener = match &config.listen_kafka {
+        Some(addr) => Some(listen(&env, &addr.to_string()).await?),
+        None => None,
+    };
     if config.form_cluster.is_none()
         && config.join.is_empty()
         && matches!(Store::is_new(&*disk, &config.data_dir), Ok(true))
@@ -156,6 +162,10 @@ async fn run_node(
         "gRPC listener",
         serve_grpc(&context, &broker, &groups, &controller, grpc_listener),
     );
+    if let Some(listener) = kafka_listener {
+        let front = KafkaFront::new(broker.clone(), groups.clone(), controller.clone());
+        vital(&tasks, &context, "Kafka listener", front.serve(listener));
+    }
 
     let started = async {
         lifecycle::enter(&context, &gate, has_state).await?;

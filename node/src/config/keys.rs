@@ -208,9 +208,17 @@ node_config! {
         /// Address by which other nodes reach `listen.peer`; when absent, this node's own entry of `form.cluster`,
         /// else the listen address itself.
         advertise_peer: Option<HostPort> = None, "advertise.peer", "node-1.example:7170";
+        /// Address on which Kafka clients are served; none are when absent.
+        listen_kafka: Option<HostPort> = None, "listen.kafka", "127.0.0.1:9092";
+        /// Address by which Kafka clients reach `listen.kafka`; the listen address itself when absent.
+        advertise_kafka: Option<HostPort> = None, "advertise.kafka", "node-1.example:9092";
         /// Connections of clients that a listener holds at once; further ones are closed at once. Other nodes are not
         /// counted.
         max_connections: usize = 10_000, "max.connections", "2000" [1, 1_000_000];
+        /// Kafka connections from one address that are held at once; further ones are closed at once.
+        connections_max_per_ip: usize = 10_000, "connections.max.per.ip", "500" [1, 1_000_000];
+        /// A Kafka connection on which nothing was asked for this long is closed.
+        connections_max_idle: Duration = ms(600_000), "connections.max.idle.ms", "600000" [1000];
     }
     "Defaults of new topics" {
         /// Partitions of a topic whose creation does not say how many.
@@ -267,6 +275,8 @@ node_config! {
         produce_inflight_max_bytes: u64 = 64 * MIB, "produce.inflight.max.bytes", "64MiB" [MIB];
         /// Largest answer to one fetch, whatever the client asks for (one batch is always returned whole).
         fetch_max_bytes: u64 = 16 * MIB, "fetch.max.bytes", "16MiB" [KIB, 1024 * MIB];
+        /// Largest request of a Kafka client that has said who it is; 64 KiB before that.
+        kafka_max_request_bytes: u64 = 100 * MIB, "kafka.max.request.bytes", "100MiB" [64 * KIB, 1024 * MIB];
     }
     "Replication and failover" {
         /// Silence after which the controller takes a broker for dead. (A killed process is noticed at once, by its
@@ -322,6 +332,12 @@ impl NodeConfig {
     /// The address that clients are told: `advertise.grpc`, else `listen.grpc`.
     pub fn advertised_grpc(&self) -> HostPort {
         self.advertise_grpc.clone().unwrap_or_else(|| self.listen_grpc.clone())
+    }
+
+    /// The address that Kafka clients are told, where they are served: `advertise.kafka`, else `listen.kafka`.
+    pub fn advertised_kafka(&self) -> Option<HostPort> {
+        let listen = self.listen_kafka.clone()?;
+        Some(self.advertise_kafka.clone().unwrap_or(listen))
     }
 
     /// The address that other nodes are told: `advertise.peer`, else this node's entry of `form.cluster`, else

@@ -58,7 +58,11 @@ impl NodeConfig {
         for (key, listen, advertised) in [
             ("advertise.grpc", &self.listen_grpc, self.advertised_grpc()),
             ("advertise.peer", &self.listen_peer, self.advertised_peer()),
-        ] {
+        ]
+        .into_iter()
+        .chain(
+            self.listen_kafka.as_ref().zip(self.advertised_kafka()).map(|(l, a)| ("advertise.kafka", l, a)),
+        ) {
             if advertised.is_unspecified() {
                 let of = key.replace("advertise", "listen");
                 refuse(
@@ -66,6 +70,24 @@ impl NodeConfig {
                     format!("must be given when {of} is {listen}: others cannot connect to {advertised}"),
                 );
             }
+        }
+        match &self.listen_kafka {
+            None if self.advertise_kafka.is_some() => {
+                refuse("advertise.kafka", "is of no use without listen.kafka".to_owned());
+            }
+            Some(listen) if *listen == self.listen_grpc || *listen == self.listen_peer => {
+                refuse(
+                    "listen.kafka",
+                    format!("is another listener's address ({listen}); each needs its own port"),
+                );
+            }
+            Some(_) if i32::try_from(self.node_id.get()).is_err() => {
+                refuse(
+                    "listen.kafka",
+                    "needs a node.id of at most 2147483647, as Kafka has 32 bits for it".to_owned(),
+                );
+            }
+            _ => {}
         }
         if self.listen_grpc == self.listen_peer {
             refuse(
@@ -166,6 +188,15 @@ mod tests {
         );
         assert_eq!(complaints(|c| c.listen_grpc = "0.0.0.0:7070".parse().unwrap()), ["advertise.grpc"]);
         assert_eq!(complaints(|c| c.listen_peer = c.listen_grpc.clone()), ["listen.peer"]);
+        let kafka = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(complaints(|c| c.listen_kafka = kafka("0.0.0.0:9092")), ["advertise.kafka"]);
+        assert_eq!(complaints(|c| c.advertise_kafka = kafka("a:9092")), ["advertise.kafka"]);
+        assert_eq!(complaints(|c| c.listen_kafka = Some(c.listen_grpc.clone())), ["listen.kafka"]);
+        let large = |c: &mut NodeConfig| {
+            c.node_id = strandline_record::BrokerId(1 << 31);
+            c.listen_kafka = kafka("127.0.0.1:9092");
+        };
+        assert_eq!(complaints(large), ["listen.kafka"]);
         assert_eq!(
             complaints(|c| c.broker_session_timeout = Duration::from_millis(900)),
             ["broker.session.timeout.ms"]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_core::controller::placement::{self, PlacementError};
 use strandline_core::controller::reassignment::{self, DrainProgress};
+use strandline_metadata::quotas::{self, QuotaEntity};
 use strandline_metadata::{Command, Election, Image, Rejection, Response, Topic, TopicConfigs, configs};
 use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
 
@@ -22,6 +23,8 @@ pub struct Created {
     pub id: TopicId,
     pub partitions: i32,
     pub replication: i32,
+    /// Everything that was set, this node's defaults included.
+    pub configs: TopicConfigs,
 }
 
 pub struct NewTopic {
@@ -30,6 +33,8 @@ pub struct NewTopic {
     pub partitions: Option<i32>,
     /// `None`: the default, shrunk to the live brokers.
     pub replication: Option<i32>,
+    /// Replicas of each partition, where somebody has chosen them; then the two numbers follow from it.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
     pub configs: BTreeMap<String, String>,
     /// Say what would be done, and do nothing.
     pub validate_only: bool,
@@ -40,13 +45,17 @@ impl Controller {
         let image = self.context.image();
         let config = &self.context.config;
         let live = image.brokers.values().filter(|b| !b.fenced && !b.draining).count();
-        let partitions = new.partitions.unwrap_or(config.num_partitions);
+        let chosen = new.assignments.as_deref();
+        let partitions = match chosen {
+            Some(chosen) => i32::try_from(chosen.len()).unwrap_or(i32::MAX),
+            None => new.partitions.unwrap_or(config.num_partitions),
+        };
         if !(1..=MAX_NEW_PARTITIONS).contains(&partitions) {
             let why =
                 format!("a topic is created with 1 to {MAX_NEW_PARTITIONS} partitions, not {partitions}");
             return Err(ServeError::InvalidPartitions(why));
         }
-        let replication = match new.replication {
+        let replication = match chosen.map(|chosen| chosen[0].len() as i32).or(new.replication) {
             Some(asked) if asked < 1 => {
                 return Err(ServeError::InvalidReplication(format!(
                     "{asked} replicas: at least 1 is needed"
@@ -66,22 +75,27 @@ impl Controller {
         if image.topic_by_name(&new.name).is_some() {
             return Err(ServeError::Rejected(Rejection::TopicExists(new.name.as_str().into())));
         }
-        let seed = self.context.random_u64();
-        let assignments = placement::place(&image, None, partitions as usize, replication as usize, seed)
-            .map_err(placement_error)?;
+        let assignments = match new.assignments {
+            Some(chosen) => chosen,
+            None => {
+                let seed = self.context.random_u64();
+                placement::place(&image, None, partitions as usize, replication as usize, seed)
+                    .map_err(placement_error)?
+            }
+        };
         let id = TopicId(self.context.fresh_uuid());
         if !new.validate_only {
             let command = Command::CreateTopic {
                 id,
                 name: new.name.as_str().into(),
                 assignments,
-                configs: settings,
+                configs: settings.clone(),
                 now_ms: self.context.env.wall_clock_ms(),
             };
             self.context.propose(command, DEADLINE).await?;
             self.see_own_change().await;
         }
-        Ok(Created { id, partitions, replication })
+        Ok(Created { id, partitions, replication, configs: settings })
     }
 
     fn topic<'a>(&self, image: &'a Image, name: &str) -> Result<&'a Arc<Topic>, ServeError> {
@@ -95,8 +109,14 @@ impl Controller {
         self.propose_and_see(Command::DeleteTopic { id }).await
     }
 
-    /// Raises the number of partitions to `total`.
-    pub async fn add_partitions(&self, name: &str, total: i32) -> Result<(), ServeError> {
+    /// Raises the number of partitions to `total`. `chosen`: replicas of each new one.
+    pub async fn add_partitions(
+        &self,
+        name: &str,
+        total: i32,
+        chosen: Option<Vec<Vec<BrokerId>>>,
+        validate_only: bool,
+    ) -> Result<(), ServeError> {
         self.context.linearize().await?;
         let image = self.context.image();
         let topic = self.topic(&image, name)?;
@@ -107,9 +127,21 @@ impl Controller {
         }
         let first = TopicPartition { topic: topic.id, partition: PartitionId(0) };
         let replication = image.partition(first).map_or(1, |p| p.target_replication());
-        let seed = self.context.random_u64();
-        let assignments = placement::place(&image, Some(topic.id), more as usize, replication, seed)
-            .map_err(placement_error)?;
+        let assignments = match chosen {
+            Some(chosen) if chosen.len() != more as usize => {
+                let why = format!("{more} partitions are new, {} have an assignment", chosen.len());
+                return Err(ServeError::Rejected(Rejection::InvalidReplicas(why)));
+            }
+            Some(chosen) => chosen,
+            None => {
+                let seed = self.context.random_u64();
+                placement::place(&image, Some(topic.id), more as usize, replication, seed)
+                    .map_err(placement_error)?
+            }
+        };
+        if validate_only {
+            return Ok(());
+        }
         let command = Command::AddPartitions { topic: topic.id, expected: topic.partitions, assignments };
         self.propose_and_see(command).await
     }
@@ -119,15 +151,21 @@ impl Controller {
         name: &str,
         set: BTreeMap<String, String>,
         unset: Vec<String>,
+        validate_only: bool,
     ) -> Result<(), ServeError> {
         self.context.linearize().await?;
         let image = self.context.image();
-        let topic = self.topic(&image, name)?.id;
+        let known = self.topic(&image, name)?;
+        let topic = known.id;
         let first = TopicPartition { topic, partition: PartitionId(0) };
         let replication = image.partition(first).map_or(1, |p| p.target_replication());
         check_min_insync(set.get(configs::MIN_INSYNC_REPLICAS), replication)?;
-        let set = set.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
+        let set: BTreeMap<Arc<str>, Arc<str>> =
+            set.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect();
         let unset: BTreeSet<Arc<str>> = unset.into_iter().map(Arc::from).collect();
+        if validate_only {
+            return check_alteration(known, &set, &unset);
+        }
         self.propose_and_see(Command::AlterTopicConfigs { topic, set, unset }).await
     }
 
@@ -158,6 +196,20 @@ impl Controller {
             Response::ProducerIds { first, .. } => Ok(first),
             other => Err(ServeError::ProposalUnknown(format!("unexpected answer {other:?}"))),
         }
+    }
+
+    /// Sets and removes quotas of a user, a client id, or both.
+    pub async fn alter_quotas(
+        &self,
+        entity: QuotaEntity,
+        changes: BTreeMap<Arc<str>, Option<u64>>,
+        validate_only: bool,
+    ) -> Result<(), ServeError> {
+        quotas::check(&entity, &changes).map_err(ServeError::Rejected)?;
+        if validate_only {
+            return Ok(());
+        }
+        self.propose_and_see(Command::AlterQuotas { entity, changes }).await
     }
 
     /// Proposes, and waits until this node's own image shows it.
@@ -255,6 +307,17 @@ impl Controller {
         let membership = self.context.raft.membership();
         membership.voters.contains(&id.0) || membership.learners.contains(&id.0)
     }
+}
+
+/// What `apply` would say of a change.
+fn check_alteration(
+    topic: &Topic,
+    set: &BTreeMap<Arc<str>, Arc<str>>,
+    unset: &BTreeSet<Arc<str>>,
+) -> Result<(), ServeError> {
+    strandline_metadata::machine::altered_configs(&topic.configs, set, unset)
+        .map(|_| ())
+        .map_err(ServeError::Rejected)
 }
 
 /// With a minimum above the number of replicas no write could ever succeed.

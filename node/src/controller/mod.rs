@@ -3,7 +3,7 @@
 
 mod admin;
 
-pub use admin::NewTopic;
+pub use admin::{Created, NewTopic};
 
 use crate::context::Context;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,3 +2,4 @@
 //! touches a log.
 
 pub mod grpc;
+pub mod kafka;

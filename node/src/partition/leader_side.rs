@@ -10,7 +10,7 @@ use strandline_core::partition::{
     Effects, FetchDecision, FollowerAck, FollowerFetch, Leader, ProduceRefusal, ReadCheck, Refusal,
 };
 use strandline_record::{BatchHeader, LeaderEpoch, Offset};
-use strandline_storage::{AppendError, Appended, ReadError};
+use strandline_storage::{AppendError, Appended, KnownProducer, ReadError};
 use strandline_wire::peer::replica_data_partition::Outcome;
 use strandline_wire::peer::{ReplicaDataPartition, ReplicaFetchPartition};
 
@@ -273,6 +273,42 @@ impl Partition {
         }
     }
 
+    /// The epoch of the record at an offset (or, at the end, of the last one).
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.log.epoch_at(offset)
+    }
+
+    /// The largest epoch that is at most `asked` and where it ends, while this node leads (KIP-320). An epoch in
+    /// which nothing was written ends where it began.
+    pub fn end_of_epoch(
+        &self,
+        asked: LeaderEpoch,
+        leader_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, ServeError> {
+        let mut state = self.state.lock();
+        let leading = self.leading(&mut state, leader_epoch)?;
+        let current = leading.core.epoch();
+        Ok(match self.log.end_of_epoch(asked) {
+            _ if asked > current => None,
+            _ if asked == current => Some((current, self.log.log_end())),
+            found => found,
+        })
+    }
+
+    /// The idempotent producers that wrote to this partition.
+    pub fn producers(&self) -> Result<Vec<KnownProducer>, ServeError> {
+        let epoch = self.leading(&mut self.state.lock(), None)?.core.epoch();
+        let known = self.log.producers(MAX_LISTED_PRODUCERS);
+        self.still_leads(epoch)?;
+        known.map_err(|error| self.read_error(error))
+    }
+
+    /// Bytes on this node's disk, and how many records its visible end lies behind its log end.
+    pub fn size_and_lag(&self) -> (u64, i64) {
+        let marks = self.marks();
+        (self.log.size_bytes(), (marks.log_end.0 - marks.high_watermark.0).max(0))
+    }
+
     /// DeleteRecords: moves the log start up to `before` (`None`: the high watermark).
     pub fn delete_records(&self, before: Option<Offset>) -> Result<Offset, ServeError> {
         let mut state = self.state.lock();
@@ -512,6 +548,7 @@ impl Partition {
     }
 }
 
+const MAX_LISTED_PRODUCERS: usize = 10_000;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;

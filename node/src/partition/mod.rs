@@ -10,6 +10,7 @@
 //! [`Partition::apply`] has seen a newer one; the log is written only under the state lock; the log's retention bound is
 //! never above the high watermark of the role (it is lowered with it, under the lock, and raised now and then).
 
+mod follower_reads;
 mod leader_side;
 mod leading;
 mod marks;
@@ -273,7 +274,10 @@ impl Partition {
                 leading.abandon(&mut after.done);
                 after.wake.extend(state.waiters.take());
             }
-            RoleState::Follower(following) => self.end_following(state, *following),
+            RoleState::Follower(following) => {
+                self.end_following(state, *following);
+                after.wake.extend(state.waiters.take());
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The partition while it follows: requests to the leader's broker, and what is done with its answers.
 
-use super::{BEGIN_AGAIN_MS, Partition, RoleState, State};
+use super::{After, BEGIN_AGAIN_MS, Partition, RoleState, State};
 use crate::replica::Fetcher;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -131,7 +131,22 @@ impl Partition {
     /// An answer of `leader`, and its batches.
     pub fn replica_data(&self, leader: BrokerId, data: &ReplicaDataPartition, batches: &Bytes) -> Then {
         let mut state = self.state.lock();
-        let state = &mut *state;
+        let before = visible_end(&state);
+        let then = self.take_data(&mut state, leader, data, batches);
+        // Consumers that read from this follower wait for it.
+        let wake = if visible_end(&state) == before { Vec::new() } else { state.waiters.take() };
+        drop(state);
+        self.carry_out(After { wake, ..After::default() });
+        then
+    }
+
+    fn take_data(
+        &self,
+        state: &mut State,
+        leader: BrokerId,
+        data: &ReplicaDataPartition,
+        batches: &Bytes,
+    ) -> Then {
         let RoleState::Follower(following) = &mut state.role else { return Then::Nothing };
         if following.leader != leader {
             return Then::Nothing;
@@ -204,6 +219,14 @@ impl Partition {
         {
             tracing::warn!(partition = %self.tp, %error, "the log start could not be moved");
         }
+    }
+}
+
+/// Where what consumers see of a follower ends.
+fn visible_end(state: &State) -> Option<Offset> {
+    match &state.role {
+        RoleState::Follower(following) => Some(following.core.high_watermark()),
+        RoleState::Leader(_) | RoleState::Idle(_) => None,
     }
 }
 

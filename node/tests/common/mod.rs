@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "tests choose free ports and wait")]
 
+pub mod wire;
+
 use futures::future::BoxFuture;
 use std::io;
 use std::net::TcpListener;
@@ -100,6 +102,10 @@ impl Node {
         }
     }
 
+    pub fn kafka(&self) -> String {
+        self.config.listen_kafka.as_ref().expect("every node of a test has one").to_string()
+    }
+
     pub fn grpc(&self) -> String {
         self.config.listen_grpc.to_string()
     }
@@ -115,7 +121,7 @@ impl Drop for Node {
 
 /// `count` nodes that form one cluster, not started yet.
 pub fn cluster(count: u64, seed: u64) -> Vec<Node> {
-    let ports: Vec<u16> = free_ports(count as usize * 2);
+    let ports: Vec<u16> = free_ports(count as usize * 3);
     let at = |port: u16| HostPort::new("127.0.0.1", port);
     let members = (1..=count).map(|id| (BrokerId(id), at(ports[id as usize - 1]))).collect();
     (1..=count)
@@ -123,6 +129,7 @@ pub fn cluster(count: u64, seed: u64) -> Vec<Node> {
             let mut config = NodeConfig::new(BrokerId(id), "/data");
             config.listen_peer = at(ports[id as usize - 1]);
             config.listen_grpc = at(ports[(count + id) as usize - 1]);
+            config.listen_kafka = Some(at(ports[(2 * count + id) as usize - 1]));
             config.form_cluster = Some(FormCluster(std::collections::BTreeMap::clone(&members)));
             config.journal_file_bytes = 4 << 20;
             config.disk_reserved_bytes = 16 << 20;

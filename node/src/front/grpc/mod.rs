@@ -57,6 +57,7 @@ impl GrpcFront {
                     name: name.clone(),
                     partitions: None,
                     replication: None,
+                    assignments: None,
                     configs: Default::default(),
                     validate_only: false,
                 };
@@ -176,6 +177,7 @@ impl Strandline for GrpcFront {
             name: request.name,
             partitions: wanted(request.partitions),
             replication: wanted(request.replication_factor),
+            assignments: None,
             configs: request.configs.into_iter().collect(),
             validate_only: request.validate_only,
         };
@@ -196,13 +198,13 @@ impl Strandline for GrpcFront {
 
     async fn add_partitions(&self, request: Request<AddPartitionsRequest>) -> Answer<AdminResponse> {
         let request = request.into_inner();
-        self.admin(self.controller.add_partitions(&request.name, request.total).await)
+        self.admin(self.controller.add_partitions(&request.name, request.total, None, false).await)
     }
 
     async fn alter_topic(&self, request: Request<AlterTopicRequest>) -> Answer<AdminResponse> {
         let request = request.into_inner();
         let set = request.set.into_iter().collect();
-        self.admin(self.controller.alter_topic(&request.name, set, request.unset).await)
+        self.admin(self.controller.alter_topic(&request.name, set, request.unset, false).await)
     }
 
     async fn describe_topic_configs(

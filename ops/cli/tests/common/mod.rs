@@ -41,7 +41,7 @@ impl Dev {
 
     pub fn start_with(nodes: u16, flags: &[&str]) -> Dev {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let grpc_port = free_ports(nodes * 2);
+        let grpc_port = free_ports(nodes * 3);
         Dev::start_in(dir, grpc_port, nodes, flags)
     }
 
@@ -49,6 +49,7 @@ impl Dev {
         let mut child = Command::new(BIN)
             .args(["dev", "--nodes", &nodes.to_string()])
             .args(["--grpc-port", &grpc_port.to_string(), "--peer-port", &(grpc_port + nodes).to_string()])
+            .args(["--kafka-port", &(grpc_port + 2 * nodes).to_string()])
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .args(flags)

@@ -62,8 +62,8 @@ pub struct DevArgs {
     /// Port of the first node for the other nodes; the others follow
     #[arg(long, default_value_t = 7170, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub peer_port: u16,
-    /// Reserved: first port of the Kafka listeners, which do not exist yet
-    #[arg(long, default_value_t = 9092, value_name = "PORT")]
+    /// Port of the first node for Kafka clients; the others follow
+    #[arg(long, default_value_t = 9092, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub kafka_port: u16,
     /// Reserved: first port of the HTTP listeners, which do not exist yet
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
@@ -156,7 +156,7 @@ impl Supervisor {
             .iter()
             .map(|(i, node)| {
                 json!({
-                    "node": node.id, "pid": pid(*i), "grpc": node.grpc, "peer": node.peer,
+                    "node": node.id, "pid": pid(*i), "grpc": node.grpc, "peer": node.peer, "kafka": node.kafka,
                     "data_dir": node.dir, "log": node.log(),
                 })
             })
@@ -164,11 +164,18 @@ impl Supervisor {
         self.out.show(&json!({ "event": "started", "nodes": documents }), || {
             let rows = nodes.iter().map(|(i, node)| {
                 let dir = node.dir.display().to_string();
-                [node.id.to_string(), pid(*i).to_string(), node.grpc.clone(), node.peer.clone(), dir]
+                [
+                    node.id.to_string(),
+                    pid(*i).to_string(),
+                    node.grpc.clone(),
+                    node.peer.clone(),
+                    node.kafka.clone(),
+                    dir,
+                ]
             });
             format!(
                 "{}\n\nlogs: log.txt in each directory",
-                table(["node", "pid", "grpc", "peer", "data"], rows)
+                table(["node", "pid", "grpc", "peer", "kafka", "data"], rows)
             )
         })
     }
@@ -201,7 +208,8 @@ impl Supervisor {
 
     fn say_ready(&self, after: Duration) -> Result<(), Failure> {
         let bootstrap = self.plan.bootstrap();
-        let document = json!({ "event": "ready", "seconds": after.as_secs_f64(), "bootstrap": bootstrap });
+        let document = json!({ "event": "ready", "seconds": after.as_secs_f64(), "bootstrap": bootstrap,
+            "kafka": self.plan.kafka_bootstrap() });
         self.out.show(&document, || {
             let s = if self.plan.nodes.len() == 1 { "" } else { "s" };
             format!(

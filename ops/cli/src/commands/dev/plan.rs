@@ -11,6 +11,7 @@ pub struct NodePlan {
     pub id: u64,
     pub grpc: String,
     pub peer: String,
+    pub kafka: String,
     pub dir: PathBuf,
 }
 
@@ -33,22 +34,33 @@ pub struct Plan {
 impl Plan {
     pub fn make(args: &DevArgs) -> Result<Plan, Failure> {
         let last = args.nodes - 1;
-        for (flag, first) in [("--grpc-port", args.grpc_port), ("--peer-port", args.peer_port)] {
+        for (flag, first) in [
+            ("--grpc-port", args.grpc_port),
+            ("--peer-port", args.peer_port),
+            ("--kafka-port", args.kafka_port),
+        ] {
             if first.checked_add(last).is_none() {
                 let message = format!("{flag} {first} leaves no room for {} consecutive ports", args.nodes);
                 return Err(Failure::usage(message));
             }
         }
-        if args.grpc_port.abs_diff(args.peer_port) <= last {
-            return Err(Failure::usage(format_args!(
-                "--grpc-port {} and --peer-port {} overlap: each node takes one port from each on",
-                args.grpc_port, args.peer_port
-            )));
+        let ranges = [
+            ("--grpc-port", args.grpc_port),
+            ("--peer-port", args.peer_port),
+            ("--kafka-port", args.kafka_port),
+        ];
+        for (i, (flag, port)) in ranges.iter().enumerate() {
+            if let Some((other, theirs)) = ranges[..i].iter().find(|(_, p)| p.abs_diff(*port) <= last) {
+                return Err(Failure::usage(format_args!(
+                    "{other} {theirs} and {flag} {port} overlap: each node takes one port from each on"
+                )));
+            }
         }
         let node = |i: u16| NodePlan {
             id: u64::from(i) + 1,
             grpc: format!("127.0.0.1:{}", args.grpc_port + i),
             peer: format!("127.0.0.1:{}", args.peer_port + i),
+            kafka: format!("127.0.0.1:{}", args.kafka_port + i),
             dir: args.data_dir.join(format!("node-{}", i + 1)),
         };
         Ok(Plan { nodes: (0..args.nodes).map(node).collect(), node_flags: args.node_flags.clone() })
@@ -59,7 +71,9 @@ impl Plan {
         let mut taken = Vec::new();
         let mut held = Vec::new();
         for node in &self.nodes {
-            for (address, flag) in [(&node.grpc, "--grpc-port"), (&node.peer, "--peer-port")] {
+            for (address, flag) in
+                [(&node.grpc, "--grpc-port"), (&node.peer, "--peer-port"), (&node.kafka, "--kafka-port")]
+            {
                 match TcpListener::bind(address) {
                     Ok(listener) => held.push(listener),
                     Err(error) => taken.push((port(address), flag, node.id, error)),
@@ -81,6 +95,11 @@ impl Plan {
         self.nodes.iter().map(|node| node.grpc.as_str()).collect::<Vec<_>>().join(",")
     }
 
+    /// `bootstrap.servers` of Kafka clients.
+    pub fn kafka_bootstrap(&self) -> String {
+        self.nodes.iter().map(|node| node.kafka.as_str()).collect::<Vec<_>>().join(",")
+    }
+
     /// Arguments of `strandline` that run this node.
     pub fn arguments(&self, node: &NodePlan) -> Vec<String> {
         let form: Vec<String> = self.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
@@ -90,6 +109,7 @@ impl Plan {
         for (flag, value) in [
             ("--listen-grpc", &node.grpc),
             ("--listen-peer", &node.peer),
+            ("--listen-kafka", &node.kafka),
             ("--form-cluster", &form.join(",")),
         ] {
             arguments.extend([flag.to_owned(), value.clone()]);
@@ -137,7 +157,7 @@ mod tests {
         assert_eq!(
             plan.arguments(&plan.nodes[1]).join(" "),
             "serve --node-id 2 --data-dir d/node-2 --listen-grpc 127.0.0.1:7071 --listen-peer 127.0.0.1:7171 \
-             --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --log-level debug"
+             --listen-kafka 127.0.0.1:9093 --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --log-level debug"
         );
     }
 
