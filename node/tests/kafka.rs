@@ -392,3 +392,61 @@ fn every_request_is_answered_in_every_version() {
         in_every_version::<DescribeTopicPartitionsRequest>(node, 0, 0).await;
     });
 }
+
+#[test]
+fn a_consumer_is_sent_to_a_follower_in_its_rack_which_shows_what_the_leader_has_told_it() {
+    let mut nodes = cluster(3, 5);
+    for (node, rack) in nodes.iter_mut().zip(["a", "b", "c"]) {
+        node.config.broker_rack = Some(rack.to_owned());
+        node.start();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        common::client(&nodes[0], 3).await;
+        let mut any = Wire::introduced(&nodes[0]).await;
+        assert_eq!(any.create_topic("t", 1, &[]).await, 0);
+        let partition = any.ask(12, &asks("t")).await.topics[0].partitions[0].clone();
+        assert_eq!(partition.replica_nodes.len(), 3);
+        let leader = partition.leader_id.0 as usize - 1;
+        let follower = (leader + 1) % 3;
+        let rack = text(["a", "b", "c"][follower]);
+        let mut leading = Wire::introduced(&nodes[leader]).await;
+        let mut following = Wire::introduced(&nodes[follower]).await;
+        leading.produce_until_taken(9, &produce("t", 0, -1, batch(&["a", "b"]))).await;
+
+        let near = |offset| fetch("t", 0, offset).with_rack_id(rack.clone()).with_max_wait_ms(20_000);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        // Once the follower is in sync it is named.
+        let named = loop {
+            let told = leading.ask(11, &near(0)).await.responses[0].partitions[0].clone();
+            if told.preferred_read_replica.0 >= 0 {
+                break told;
+            }
+            assert!(std::time::Instant::now() < until, "nobody near was named: {told:?}");
+        };
+        assert_eq!(named.preferred_read_replica.0 as usize, follower + 1);
+        assert_eq!((named.error_code, named.records), (0, Some(Bytes::new())));
+        let own = fetch("t", 0, 0).with_rack_id(text(["a", "b", "c"][leader]));
+        let read = leading.ask(11, &own).await.responses[0].partitions[0].clone();
+        assert!(read.preferred_read_replica.0 < 0 && !read.records.unwrap().is_empty());
+
+        let mut records = Bytes::new();
+        while records.is_empty() {
+            let read = following.ask(11, &near(0)).await.responses[0].partitions[0].clone();
+            assert!(matches!(read.error_code, 0 | 78), "{read:?}");
+            records = read.records.unwrap();
+            assert!(std::time::Instant::now() < until, "the follower shows nothing");
+        }
+        assert_eq!(BatchHeader::parse(&records).unwrap().next_offset().get(), 2);
+        // A poll there ends when the leader's high watermark passes new records.
+        following.send(11, &near(2)).await;
+        leading.produce_until_taken(9, &produce("t", 0, -1, batch(&["c"]))).await;
+        let (_, polled) = following.receive::<FetchRequest>(11).await;
+        assert!(!polled.responses[0].partitions[0].records.clone().unwrap().is_empty());
+        // It does not know what is out of range, and serves nobody who does not say where they are.
+        let beyond = following.ask(11, &near(99)).await.responses[0].partitions[0].error_code;
+        assert_eq!(beyond, OffsetNotAvailable.code());
+        let elsewhere = following.ask(11, &fetch("t", 0, 0)).await.responses[0].partitions[0].error_code;
+        assert_eq!(elsewhere, NotLeaderOrFollower.code());
+    });
+}

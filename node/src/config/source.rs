@@ -19,14 +19,16 @@ const KAFKA_NAMES: &[(&str, &str)] = &[
     ("log.dir", "data.dir"),
     ("log.dirs", "data.dir"),
     ("rack", "broker.rack"),
-    ("listeners", "listen.grpc"),
-    ("advertised.listeners", "advertise.grpc"),
+    ("listeners", "listen.kafka"),
+    ("advertised.listeners", "advertise.kafka"),
     ("controller.quorum.voters", "form.cluster"),
     ("controller.quorum.bootstrap.servers", "join"),
     ("log.retention.hours", "log.retention.ms"),
     ("log.retention.minutes", "log.retention.ms"),
+    ("max.connections.per.ip", "connections.max.per.ip"),
     ("max.message.bytes", "message.max.bytes"),
     ("num.io.threads", "worker.threads"),
+    ("socket.request.max.bytes", "kafka.max.request.bytes"),
     ("num.network.threads", "worker.threads"),
 ];
 

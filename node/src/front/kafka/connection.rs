@@ -126,20 +126,20 @@ async fn write(
     unsent: Arc<Unsent>,
 ) -> Result<(), End> {
     while let Some(next) = pending.recv().await {
-        let answer = match next {
-            Pending::Ready(answer) => answer,
+        let (answer, counted) = match next {
+            Pending::Ready(answer) => {
+                let counted = answer.len();
+                (answer, counted)
+            }
+            // Answers to produces are small, and bounded by the queue.
             Pending::Later(settled) => match settled.await {
-                Ok(Settled::Answer(answer)) => answer,
+                Ok(Settled::Answer(answer)) => (answer, 0),
                 Ok(Settled::Nothing) => continue,
                 Ok(Settled::Close) | Err(_) => return Err(End::Unanswerable),
             },
         };
-        let counted = answer.len();
         let written = frame::write(&mut io, answer, STALL).await;
-        // Produce answers are small and not counted when they are queued.
-        let _ = unsent
-            .bytes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |bytes| Some(bytes.saturating_sub(counted)));
+        unsent.bytes.fetch_sub(counted, Ordering::AcqRel);
         unsent.taken.notify_one();
         written?;
     }
@@ -167,9 +167,10 @@ async fn read(
         let call = dispatch::parse(&front, &host, frame)?;
         let introduces = call.introduces();
         let (pending, throttled) = if call.key() == Some(ApiKey::Produce) {
-            dispatch::produce(call).await?
+            Box::pin(dispatch::produce(call)).await?
         } else {
-            let mut handling = pin!(dispatch::handle(call));
+            // Boxed: a connection that is idle holds no room for its largest request.
+            let mut handling = Box::pin(dispatch::handle(call));
             let (answer, throttled) = loop {
                 tokio::select! {
                     biased;

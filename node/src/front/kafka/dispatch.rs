@@ -151,9 +151,7 @@ pub async fn handle(call: Call) -> Result<(Answer, Duration), Refusal> {
     if key == ApiKey::Fetch {
         return fetch::fetch(&call).await;
     }
-    // Boxed: the largest of these futures would otherwise be each idle connection's.
-    let answer: Answer = Box::pin(answer(&call, key)).await?;
-    Ok((answer, Duration::ZERO))
+    Ok((answer(&call, key).await?, Duration::ZERO))
 }
 
 async fn answer(call: &Call, key: ApiKey) -> Result<Answer, Refusal> {

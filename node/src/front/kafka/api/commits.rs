@@ -1,7 +1,7 @@
 //! Committed offsets. They lie in the agreed metadata: what is committed by one protocol is seen by the other, and
 //! by whichever broker is asked.
 
-use super::{NONE, epoch_of, partition_of, text, topic_name};
+use super::{Code, NONE, epoch_of, partition_of, text, topic_name};
 use crate::error::ServeError;
 use crate::front::kafka::codes::{code, group_code};
 use crate::front::kafka::dispatch::Call;
@@ -18,7 +18,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{
     GroupId, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    OffsetFetchRequest, OffsetFetchResponse,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,12 +34,14 @@ fn no_group() -> ServeError {
     ServeError::Rejected(Rejection::InvalidName("a group id is not empty".to_owned()))
 }
 
+/// A partition of a commit, and its own refusal if there is one.
+type Checked = (i32, Option<Code>);
+
 pub async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let image = call.context().image();
     let commit_time_ms = call.context().env.wall_clock_ms();
     let mut known = Vec::new();
-    // Per partition: its own refusal, or nothing yet.
-    let mut checked: Vec<(_, Vec<(i32, Option<i16>)>)> = Vec::new();
+    let mut checked: Vec<(TopicName, Vec<Checked>)> = Vec::new();
     for topic in &request.topics {
         let partitions = topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref().unwrap_or_default();

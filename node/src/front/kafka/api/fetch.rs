@@ -158,12 +158,8 @@ fn read_all(call: &Call, request: &FetchRequest, begun: &Begun, image: &Image) -
         // The first batch of the first partition that has one comes whole, or a large record would hold up its
         // consumer for ever.
         let room = limit.saturating_sub(total);
-        let answer = match read_one(call, image, &request.rack_id, key, wanted, (room, total == 0)) {
-            Ok(answer) => answer,
-            Err((code, log_start, leader)) => {
-                PartitionAnswer { log_start, leader, ..PartitionAnswer::error(key.partition, code) }
-            }
-        };
+        let read = read_one(call, image, &request.rack_id, key, wanted, (room, total == 0));
+        let answer = read.unwrap_or_else(|failed| failed);
         enough |= answer.code != NONE || answer.diverging.is_some() || answer.preferred_replica >= 0;
         total += answer.records.len();
         let marks = Told { high_watermark: answer.high_watermark, log_start: answer.log_start };
@@ -205,7 +201,6 @@ fn near_replica(call: &Call, image: &Image, tp: TopicPartition, rack: &str) -> O
     near.get(share).and_then(|id| i32::try_from(id.0).ok())
 }
 
-/// The error is a code, the log start if it is known, and who leads instead.
 fn read_one(
     call: &Call,
     image: &Image,
@@ -213,8 +208,9 @@ fn read_one(
     key: &Key,
     wanted: &Wanted,
     (room, first): (usize, bool),
-) -> Result<PartitionAnswer, (i16, i64, Option<(i32, i32)>)> {
-    let tp = find(image, key).map_err(|code| (code, -1, None))?;
+) -> Result<PartitionAnswer, PartitionAnswer> {
+    let failed = |code| PartitionAnswer::error(key.partition, code);
+    let tp = find(image, key).map_err(failed)?;
     let whole = ReadRequest {
         from: Offset(wanted.offset),
         leader_epoch: epoch_of(wanted.leader_epoch),
@@ -234,7 +230,8 @@ fn read_one(
     });
     match read {
         Ok(fetched) if call.version < KNOWS_ZSTD && has_zstd(&fetched) => {
-            Err((UnsupportedCompressionType.code(), fetched.log_start.0, None))
+            let log_start = fetched.log_start.0;
+            Err(PartitionAnswer { log_start, ..failed(UnsupportedCompressionType.code()) })
         }
         Ok(fetched) => Ok(PartitionAnswer {
             number: key.partition,
@@ -257,7 +254,7 @@ fn read_one(
                 }
                 _ => None,
             };
-            Err((code(&error), log_start, leader))
+            Err(PartitionAnswer { log_start, leader, ..failed(code(&error)) })
         }
     }
 }

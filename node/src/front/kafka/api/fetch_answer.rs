@@ -231,3 +231,84 @@ impl Pieces {
         Answer::new(self.first.expect("closed above"), self.others)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::kafka::frame;
+    use kafka_protocol::messages::{BrokerId, FetchResponse, ResponseHeader};
+    use kafka_protocol::protocol::{Decodable, HeaderVersion, StrBytes};
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    fn bytes_of(answer: Answer) -> Bytes {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut written = std::io::Cursor::new(Vec::new());
+        runtime.block_on(frame::write(&mut written, answer, Duration::from_secs(1))).unwrap();
+        let mut bytes = Bytes::from(written.into_inner());
+        let length = bytes.split_to(4);
+        assert_eq!(u32::from_be_bytes(length[..].try_into().unwrap()) as usize, bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn every_version_is_read_back_by_the_library_as_it_was_meant() {
+        let id = Uuid::from_u128(7);
+        let records = Bytes::from(vec![5; 300]);
+        let full = PartitionAnswer {
+            high_watermark: 12,
+            log_start: 3,
+            preferred_replica: 2,
+            records: records.clone(),
+            ..PartitionAnswer::error(1, 0)
+        };
+        let moved = PartitionAnswer {
+            leader: Some((9, 4)),
+            diverging: Some((3, 11)),
+            ..PartitionAnswer::error(2, 6)
+        };
+        let endpoints =
+            [Node { id: BrokerId(9), host: StrBytes::from_static_str("there"), port: 9094, rack: None }];
+        for version in 4..=18 {
+            let topic = || if version >= 13 { TopicKey::Id(id) } else { TopicKey::Name("t".into()) };
+            let partitions = [(topic(), full.clone()), (topic(), moved.clone())];
+            let answer = FetchAnswer {
+                version,
+                correlation: 77,
+                throttle_ms: 5,
+                code: 0,
+                session: 6,
+                read_committed: version % 2 == 0,
+                partitions: &partitions,
+                endpoints: &endpoints,
+            };
+            let mut bytes = bytes_of(answer.encode());
+            let header = ResponseHeader::decode(&mut bytes, FetchResponse::header_version(version)).unwrap();
+            let read = FetchResponse::decode(&mut bytes, version).unwrap();
+            assert!(bytes.is_empty(), "version {version} leaves {} bytes", bytes.len());
+            assert_eq!((header.correlation_id, read.throttle_time_ms), (77, 5));
+            assert_eq!(read.session_id, if version >= 7 { 6 } else { 0 });
+            assert_eq!((read.responses.len(), read.responses[0].partitions.len()), (1, 2));
+            let topic = &read.responses[0];
+            match version >= 13 {
+                true => assert_eq!(topic.topic_id, id),
+                false => assert_eq!(&**topic.topic, "t"),
+            }
+            let (first, second) = (&topic.partitions[0], &topic.partitions[1]);
+            assert_eq!((first.partition_index, first.error_code, first.high_watermark), (1, 0, 12));
+            assert_eq!(first.last_stable_offset, 12);
+            assert_eq!(first.log_start_offset, if version >= 5 { 3 } else { -1 });
+            assert_eq!(first.records.as_ref(), Some(&records));
+            assert_eq!(first.aborted_transactions.is_some(), version % 2 == 0, "version {version}");
+            assert_eq!(first.preferred_read_replica.0, if version >= 11 { 2 } else { -1 });
+            assert_eq!((second.error_code, second.records.as_ref()), (6, Some(&Bytes::new())));
+            if version >= 12 {
+                assert_eq!((second.current_leader.leader_id.0, second.current_leader.leader_epoch), (9, 4));
+                assert_eq!((second.diverging_epoch.epoch, second.diverging_epoch.end_offset), (3, 11));
+            }
+            if version >= 16 {
+                assert_eq!((&*read.node_endpoints[0].host, read.node_endpoints[0].port), ("there", 9094));
+            }
+        }
+    }
+}
