@@ -207,6 +207,8 @@ fn topics_are_created_with_kafkas_defaults_and_altered_by_kafkas_names() {
         assert_eq!(described(&mut wire).await, ("1000".to_owned(), 1, 5, 2));
         assert_eq!(wire.ask(1, &alter("retention.ms", 1, None)).await.responses[0].error_code, 0);
         assert_eq!(described(&mut wire).await, ("604800000".to_owned(), 5, 5, 1));
+        let cleared = wire.ask(1, &alter("leader.replication.throttled.replicas", 1, None)).await;
+        assert_eq!(cleared.responses[0].error_code, 0, "what is not there may be cleared");
         for (key, operation, value, code) in [
             ("retention.ms", 0, Some("soon"), InvalidConfig),
             ("retention.ms", 2, Some("1"), InvalidConfig),

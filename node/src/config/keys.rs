@@ -277,6 +277,9 @@ node_config! {
         fetch_max_bytes: u64 = 16 * MIB, "fetch.max.bytes", "16MiB" [KIB, 1024 * MIB];
         /// Largest request of a Kafka client that has said who it is; 64 KiB before that.
         kafka_max_request_bytes: u64 = 100 * MIB, "kafka.max.request.bytes", "100MiB" [64 * KIB, 1024 * MIB];
+        /// Bytes of Kafka requests that are being read on this node; while there are more, requests of more than 64 KiB
+        /// are not read on.
+        queued_max_request_bytes: u64 = 256 * MIB, "queued.max.request.bytes", "256MiB" [MIB];
     }
     "Replication and failover" {
         /// Silence after which the controller takes a broker for dead. (A killed process is noticed at once, by its

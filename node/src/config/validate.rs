@@ -125,6 +125,12 @@ impl NodeConfig {
             self.group_min_session_timeout.as_millis(),
             "it is the longest timeout, group.min.session.timeout.ms the shortest",
         );
+        at_least(
+            "queued.max.request.bytes",
+            u128::from(self.queued_max_request_bytes),
+            u128::from(self.kafka_max_request_bytes),
+            "a request of kafka.max.request.bytes could never be read",
+        );
         let largest_batch = u128::from(self.message_max_bytes);
         for (key, value) in [
             ("log.segment.bytes", self.log_segment_bytes),
@@ -197,6 +203,7 @@ mod tests {
             c.listen_kafka = kafka("127.0.0.1:9092");
         };
         assert_eq!(complaints(large), ["listen.kafka"]);
+        assert_eq!(complaints(|c| c.queued_max_request_bytes = 1 << 20), ["queued.max.request.bytes"]);
         assert_eq!(
             complaints(|c| c.broker_session_timeout = Duration::from_millis(900)),
             ["broker.session.timeout.ms"]

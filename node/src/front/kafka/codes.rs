@@ -51,7 +51,9 @@ fn response_error(error: &ServeError) -> ResponseError {
 pub fn group_code(error: &ServeError) -> Code {
     match error {
         ServeError::ClusterNotReady(_) => CoordinatorLoadInProgress.code(),
-        ServeError::ProposalUnknown(_) | ServeError::ShuttingDown => CoordinatorNotAvailable.code(),
+        ServeError::ProposalUnknown(_) | ServeError::ShuttingDown | ServeError::Throttled => {
+            CoordinatorNotAvailable.code()
+        }
         // A name that is not valid is all that the coordinator refuses in this way.
         ServeError::Rejected(Rejection::InvalidName(_)) => InvalidGroupId.code(),
         error => code(error),

@@ -32,7 +32,7 @@ const MAX_FIRST_FRAME: usize = 64 << 10;
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// For a frame that has begun to arrive whole, and the rate at which further bytes earn further time.
 const FRAME: Duration = Duration::from_secs(30);
-const FRAME_BYTES_PER_SECOND: usize = 16 << 10;
+const FRAME_BYTES_PER_SECOND: usize = 256 << 10;
 /// A client that takes no byte of an answer for this long is disconnected.
 const STALL: Duration = Duration::from_secs(30);
 /// Produces of one connection that may be unanswered.
@@ -155,14 +155,15 @@ async fn read(
 ) -> Result<(), End> {
     let config = &front.context().config;
     let (max_request, idle) = (config.kafka_max_request_bytes as usize, config.connections_max_idle);
-    let mut frames = Frames::new(io, MAX_FIRST_FRAME.min(max_request));
+    let mut frames = Frames::new(io, MAX_FIRST_FRAME.min(max_request), front.reading.clone());
     let mut known = false;
     let mut first = true;
     loop {
         let (wait, silent) = if first { (FIRST_REQUEST, End::Silent) } else { (idle, End::Idle) };
         arrive(&mut frames, wait, silent).await?;
         first = false;
-        let Some(frame) = frames.take() else { continue };
+        // Its part of the budget is given back once the request has been begun, or answered.
+        let Some((frame, held)) = frames.take() else { continue };
         unsent.has_room().await;
         let call = dispatch::parse(&front, &host, frame)?;
         let introduces = call.introduces();
@@ -182,6 +183,7 @@ async fn read(
             unsent.bytes.fetch_add(answer.len(), Ordering::AcqRel);
             (Pending::Ready(answer), throttled)
         };
+        drop(held);
         if introduces && !known {
             known = true;
             frames.set_limit(max_request);

@@ -1,20 +1,27 @@
 //! Frames: four bytes of length, then a request or an answer.
 //!
 //! Invariants: memory for a frame grows with the bytes that have arrived, never with the length that was
-//! declared; a connection that has sent no bytes of a frame holds no buffer; [`Frames::fill`] may be dropped at
-//! any moment without losing a byte.
+//! declared; what exceeds [`FREE`] is taken from a budget that all connections share, and while that is used up the
+//! connection is not read; one that has sent no bytes of a frame holds no buffer; [`Frames::fill`] may be dropped
+//! at any moment without losing a byte.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const LENGTH_BYTES: usize = 4;
 /// A first piece; enough for most requests.
 const PIECE_MIN: usize = 2 << 10;
 /// As much is read at once at most.
 const PIECE_MAX: usize = 1 << 20;
+/// Bytes of a frame that every connection may hold without asking.
+const FREE: usize = 64 << 10;
+/// The shared budget is counted in units, so that it fits a semaphore.
+const UNIT: usize = 4 << 10;
 /// Slices handed to one write.
 const SLICES: usize = 64;
 
@@ -29,17 +36,33 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
+/// Memory for the larger frames of all connections.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub fn new(bytes: usize) -> Self {
+        Budget(Arc::new(Semaphore::new((bytes / UNIT).clamp(1, u32::MAX as usize / 2))))
+    }
+}
+
+/// A part of the budget, until it is dropped.
+pub type Held = Option<OwnedSemaphorePermit>;
+
 /// The reading end of a connection.
 pub struct Frames<R> {
     io: R,
     buffer: BytesMut,
     limit: usize,
+    budget: Budget,
+    /// For what `buffer` has beyond [`FREE`].
+    held: Held,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
     /// Frames of more than `limit` bytes are refused.
-    pub fn new(io: R, limit: usize) -> Self {
-        Frames { io, buffer: BytesMut::new(), limit }
+    pub fn new(io: R, limit: usize, budget: Budget) -> Self {
+        Frames { io, buffer: BytesMut::new(), limit, budget, held: None }
     }
 
     pub fn set_limit(&mut self, limit: usize) {
@@ -86,6 +109,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         };
         // As much again as is here already: what is reserved has been earned.
         let room = missing.min(self.buffer.len().clamp(PIECE_MIN, PIECE_MAX));
+        self.hold(self.buffer.len() + room).await;
         self.buffer.reserve(room);
         if self.io.read_buf(&mut self.buffer).await? == 0 {
             return Err(FrameError::Closed);
@@ -93,8 +117,23 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(self.declared()?.is_some_and(|len| self.buffer.len() >= LENGTH_BYTES + len))
     }
 
-    /// The next frame without its length, if it is here.
-    pub fn take(&mut self) -> Option<Bytes> {
+    /// Waits until the budget has room for so many bytes of this connection.
+    async fn hold(&mut self, bytes: usize) {
+        let wanted = bytes.saturating_sub(FREE).div_ceil(UNIT);
+        let more = wanted.saturating_sub(self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if more == 0 {
+            return;
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let more = self.budget.0.clone().acquire_many_owned(more).await.expect("the budget is never closed");
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
+        }
+    }
+
+    /// The next frame without its length, if it is here, and its part of the budget.
+    pub fn take(&mut self) -> Option<(Bytes, Held)> {
         if !self.is_ready() {
             return None;
         }
@@ -103,7 +142,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
-        Some(frame.split_off(LENGTH_BYTES).freeze())
+        Some((frame.split_off(LENGTH_BYTES).freeze(), self.held.take()))
     }
 }
 
@@ -172,7 +211,7 @@ mod tests {
     fn frames_come_out_whole_however_they_arrive() {
         runtime().block_on(async {
             let (mut client, server) = tokio::io::duplex(7);
-            let mut frames = Frames::new(server, 100);
+            let mut frames = Frames::new(server, 100, Budget::new(UNIT));
             let sent = tokio::spawn(async move {
                 for body in [&b"first"[..], b"", b"the third one"] {
                     client.write_all(&(body.len() as u32).to_be_bytes()).await.unwrap();
@@ -181,7 +220,7 @@ mod tests {
             });
             for body in [&b"first"[..], b"", b"the third one"] {
                 frames.fill().await.unwrap();
-                assert_eq!(frames.take().unwrap(), body);
+                assert_eq!(frames.take().unwrap().0, body);
             }
             sent.await.unwrap();
             assert!(matches!(frames.fill().await, Err(FrameError::Closed)));
@@ -193,7 +232,7 @@ mod tests {
         runtime().block_on(async {
             for declared in [101i32, i32::MAX, -1] {
                 let (mut client, server) = tokio::io::duplex(64);
-                let mut frames = Frames::new(server, 100);
+                let mut frames = Frames::new(server, 100, Budget::new(UNIT));
                 client.write_all(&declared.to_be_bytes()).await.unwrap();
                 assert!(matches!(frames.fill().await, Err(FrameError::TooLarge { .. })));
                 assert!(frames.buffer.capacity() <= 2 * PIECE_MIN);
@@ -205,13 +244,34 @@ mod tests {
     fn a_large_declared_length_reserves_only_what_arrived_again() {
         runtime().block_on(async {
             let (mut client, server) = tokio::io::duplex(1 << 20);
-            let mut frames = Frames::new(server, 1 << 30);
+            let mut frames = Frames::new(server, 1 << 30, Budget::new(UNIT));
             client.write_all(&(1i32 << 29).to_be_bytes()).await.unwrap();
             client.write_all(&[1; 10_000]).await.unwrap();
             let wait = frames.fill();
             assert!(tokio::time::timeout(Duration::from_millis(20), wait).await.is_err());
             assert!(frames.is_inside());
             assert!(frames.buffer.capacity() < 64 << 10, "{}", frames.buffer.capacity());
+        });
+    }
+
+    #[test]
+    fn large_frames_share_a_budget_and_wait_for_it() {
+        runtime().block_on(async {
+            let budget = Budget::new(200 << 10);
+            let large = async |budget: &Budget| {
+                let (mut client, server) = tokio::io::duplex(1 << 20);
+                client.write_all(&(200i32 << 10).to_be_bytes()).await.unwrap();
+                client.write_all(&vec![1; 200 << 10]).await.unwrap();
+                (client, Frames::new(server, 1 << 20, budget.clone()))
+            };
+            let ((_a, mut first), (_b, mut second)) = (large(&budget).await, large(&budget).await);
+            first.fill().await.unwrap();
+            let held = first.take().unwrap();
+            let waits = tokio::time::timeout(Duration::from_millis(20), second.fill()).await;
+            assert!(waits.is_err() && second.is_inside());
+            drop(held);
+            second.fill().await.unwrap();
+            assert_eq!(second.take().unwrap().0.len(), 200 << 10);
         });
     }
 

@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::controller::Controller;
 use crate::env::Listener;
 use crate::group::Groups;
+use frame::Budget;
 use parking_lot::Mutex;
 use quota::Quotas;
 use session::Sessions;
@@ -42,12 +43,15 @@ pub struct KafkaFront {
     controller: Arc<Controller>,
     sessions: Mutex<Sessions>,
     quotas: Quotas,
+    /// Memory for requests that are being read.
+    reading: Budget,
 }
 
 impl KafkaFront {
     pub fn new(broker: Arc<Broker>, groups: Arc<Groups>, controller: Arc<Controller>) -> Arc<Self> {
         let sessions = Mutex::new(Sessions::new(session::Limits::default()));
-        Arc::new(KafkaFront { broker, groups, controller, sessions, quotas: Quotas::default() })
+        let reading = Budget::new(broker.context().config.queued_max_request_bytes as usize);
+        Arc::new(KafkaFront { broker, groups, controller, sessions, quotas: Quotas::default(), reading })
     }
 
     fn context(&self) -> &Arc<Context> {

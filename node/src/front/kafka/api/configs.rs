@@ -239,7 +239,12 @@ pub async fn incremental_alter(
             Some(topic) => changes(topic, &operations),
         };
         let (kind, name) = (resource.resource_type, &resource.resource_name);
-        let (code, message) = apply(call, kind, name, change, request.validate_only).await;
+        // Nothing of a broker is set here, so there is nothing to clear.
+        let clears = kind == BROKER && operations.iter().all(|(_, operation, _)| *operation == DELETE);
+        let (code, message) = match clears {
+            true => (NONE, None),
+            false => apply(call, kind, name, change, request.validate_only).await,
+        };
         response.responses.push(
             IncrementallyAltered::default()
                 .with_error_code(code)
@@ -254,11 +259,12 @@ pub async fn incremental_alter(
 /// Key, operation, value.
 type Operation<'a> = (&'a str, i8, Option<&'a str>);
 
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
 fn changes(topic: &Topic, operations: &[Operation<'_>]) -> Result<Change, ServeError> {
-    const SET: i8 = 0;
-    const DELETE: i8 = 1;
-    const APPEND: i8 = 2;
-    const SUBTRACT: i8 = 3;
     let (mut set, mut unset): Change = Default::default();
     for (key, operation, value) in operations {
         if set.contains_key(*key) || unset.iter().any(|known| known == key) {
@@ -267,6 +273,8 @@ fn changes(topic: &Topic, operations: &[Operation<'_>]) -> Result<Change, ServeE
         let value = || value.ok_or_else(|| invalid(key, "it has no value"));
         match *operation {
             SET => drop(set.insert((*key).to_owned(), value()?.to_owned())),
+            // What does not exist is not set: tools clear Kafka's throttles, whether there are any or not.
+            DELETE if configs::find(key).is_err() => {}
             DELETE => unset.push((*key).to_owned()),
             APPEND | SUBTRACT if *key == configs::CLEANUP_POLICY => {
                 let now = configs::effective(&topic.configs, key).unwrap_or_default();
