@@ -36,6 +36,7 @@ const BOOLEAN: i8 = 1;
 const STRING: i8 = 2;
 const INT: i8 = 3;
 const LONG: i8 = 5;
+const DOUBLE: i8 = 6;
 const LIST: i8 = 7;
 
 fn wire_type(name: &str, kind: ConfigKind) -> i8 {
@@ -43,6 +44,7 @@ fn wire_type(name: &str, kind: ConfigKind) -> i8 {
         ConfigKind::Boolean => BOOLEAN,
         ConfigKind::Number { max, .. } if max <= i64::from(i32::MAX) => INT,
         ConfigKind::Number { .. } => LONG,
+        ConfigKind::Ratio => DOUBLE,
         ConfigKind::Choice(_) if name == configs::CLEANUP_POLICY => LIST,
         ConfigKind::Choice(_) => STRING,
     }
@@ -325,6 +327,7 @@ mod tests {
         assert_eq!(of("cleanup.policy"), LIST);
         assert_eq!(of("retention.ms"), LONG);
         assert_eq!(of("retention.bytes"), LONG);
+        assert_eq!(of("min.cleanable.dirty.ratio"), DOUBLE);
         assert_eq!(of("segment.bytes"), INT);
         assert_eq!(of("max.message.bytes"), INT);
         assert_eq!(of("min.insync.replicas"), INT);
