@@ -383,7 +383,7 @@ mod tests {
                 "node.toml:3: log.flush.mode: `never` is not one of them; allowed: ack, interval or os",
                 "node.toml:4: worker.threads: `1.5` is not a number; allowed: a whole number; 1 to 1024",
                 "environment variable STRANDLINE_NUM_PARTITIONS: num.partitions: `many` is not a number; \
-                 allowed: a whole number; 1 to 100000",
+                 allowed: a whole number; 1 to 10000",
                 "flag --worker-threads: worker.threads: 0 is too small; allowed: a whole number; 1 to 1024",
             ]
         );
