@@ -5,6 +5,7 @@
 //! Times and identifiers arrive inside the command: `apply` has no clock and no random source.
 //! The encoding is postcard, so variants and fields are only ever added at the end.
 
+use crate::consumer_group::{ConsumerGroupChange, GroupEpoch};
 use crate::image::{BrokerEndpoints, CommittedOffset, Group, Partition, TopicConfigs};
 use crate::quotas::QuotaEntity;
 use serde::{Deserialize, Serialize};
@@ -148,10 +149,20 @@ pub enum Command {
         entity: QuotaEntity,
         changes: BTreeMap<Arc<str>, Option<u64>>,
     },
+    /// A change of a group of the consumer protocol (KIP-848), by compare-and-set on its version (`None`: the
+    /// group does not exist, or is a classic one without members, which this replaces).
+    /// `StaleGroupVersion` or `OtherGroupProtocol` otherwise; `Invalid` if an invariant of
+    /// [`crate::ConsumerGroup`] would break.
+    AlterConsumerGroup {
+        group: Arc<str>,
+        expected: Option<u64>,
+        change: ConsumerGroupChange,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitMember {
+    /// In a group of the consumer protocol: the member epoch.
     pub generation: Generation,
     pub member_id: Arc<str>,
 }
@@ -242,6 +253,12 @@ pub enum Rejection {
     RebalanceInProgress,
     #[error("the generation is assigned already")]
     AlreadyAssigned,
+    #[error("the group changed meanwhile (version {0:?})")]
+    StaleGroupVersion(Option<u64>),
+    #[error("the group has members of the other protocol")]
+    OtherGroupProtocol,
+    #[error("member epoch {current} is current")]
+    StaleMemberEpoch { current: GroupEpoch },
 }
 
 impl Command {

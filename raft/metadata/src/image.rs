@@ -6,6 +6,7 @@
 //! * the leader, if any, is unfenced and in the ISR;
 //! * leader epoch and partition epoch of a partition never decrease.
 
+use crate::consumer_group::ConsumerGroup;
 use crate::quotas::{QuotaEntity, QuotaValues};
 use rpds::RedBlackTreeMapSync as Map;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct Image {
     pub offsets: Map<(Arc<str>, TopicPartition), CommittedOffset>,
     /// No entity without a value.
     pub quotas: Map<QuotaEntity, Arc<QuotaValues>>,
+    /// Groups of the consumer protocol (KIP-848); `groups` has the classic ones.
+    pub consumer_groups: Map<Arc<str>, Arc<ConsumerGroup>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +149,7 @@ pub struct Delta {
     /// Created, changed configs or partition count, or deleted.
     pub topics: BTreeSet<TopicId>,
     pub partitions: BTreeSet<TopicPartition>,
+    /// Of either protocol.
     pub groups: BTreeSet<Arc<str>>,
     /// Groups of which committed offsets changed.
     pub offsets: BTreeSet<Arc<str>>,
@@ -228,6 +232,9 @@ impl Image {
         if let Some((key, _)) = self.groups.get_key_value(group) {
             return key.clone();
         }
+        if let Some((key, _)) = self.consumer_groups.get_key_value(group) {
+            return key.clone();
+        }
         let group: Arc<str> = group.into();
         let first = TopicPartition { topic: TopicId(Uuid::nil()), partition: PartitionId(i32::MIN) };
         match self.offsets.range((group.clone(), first)..).next() {
@@ -306,6 +313,6 @@ impl Image {
         if let Some((_, tp)) = self.offsets.keys().find(|(_, tp)| self.partitions.get(tp).is_none()) {
             return Err(format!("a committed offset of {tp}, which does not exist"));
         }
-        Ok(())
+        self.check_consumer_groups()
     }
 }

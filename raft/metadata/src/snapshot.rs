@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   magic    8 bytes   "STRNDIMG"
-//!   version  u32 LE    2
+//!   version  u32 LE    3
 //!   crc32c   u32 LE    over length and body
 //!   length   u64 LE    of the body
 //!   body               postcard of `Image`
@@ -14,7 +14,7 @@
 use crate::image::Image;
 
 const MAGIC: &[u8; 8] = b"STRNDIMG";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 24;
 
 /// Why bytes are not a snapshot. None of these is retriable with the same bytes.

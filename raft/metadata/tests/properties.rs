@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_metadata::{
-    Command, CommitMember, CommittedOffset, Delta, Election, Group, GroupMember, Image, Response,
-    command::tp, machine, snapshot,
+    Command, CommitMember, CommittedOffset, ConsumerGroupChange, ConsumerMember, Delta, Election, Group,
+    GroupEpoch, GroupMember, Image, Response, command::tp, machine, snapshot,
 };
 use strandline_record::{BrokerEpoch, BrokerId, Generation, Offset, TopicId};
 use uuid::Uuid;
@@ -35,6 +35,7 @@ enum Step {
     Ids { count: u32 },
     Generation { group: u8, members: BTreeSet<u8>, back: i32, assigned: bool },
     Assign { group: u8, back: i32 },
+    Consumers { group: u8, members: BTreeMap<u8, Option<(u8, u8)>>, ahead: i32, stale: bool },
     Commit { group: u8, member: Option<u8>, back: i32, at: (u8, i32), offset: i64 },
     DeleteOffsets { group: u8, at: (u8, i32) },
     DeleteGroup { group: u8 },
@@ -67,6 +68,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_u8..2, prop::collection::btree_set(0_u8..3, 0..3), 0_i32..2, any::<bool>())
             .prop_map(|(group, members, back, assigned)| Step::Generation { group, members, back, assigned }),
         2 => (0_u8..2, 0_i32..2).prop_map(|(group, back)| Step::Assign { group, back }),
+        5 => (
+            0_u8..2,
+            prop::collection::btree_map(0_u8..3, prop::option::of((0_u8..8, 0_u8..4)), 0..3),
+            -1_i32..2,
+            prop::bool::weighted(0.1),
+        )
+            .prop_map(|(group, members, ahead, stale)| Step::Consumers { group, members, ahead, stale }),
         4 => (0_u8..2, prop::option::of(0_u8..3), 0_i32..2, at(), -1_i64..100)
             .prop_map(|(group, member, back, at, offset)| Step::Commit { group, member, back, at, offset }),
         1 => (0_u8..2, at()).prop_map(|(group, at)| Step::DeleteOffsets { group, at }),
@@ -90,6 +98,7 @@ fn command(step: &Step, image: &Image) -> Command {
     let partition = |at: &(u8, i32)| image.partition(tp(topic(at.0), at.1)).cloned();
     let group = |number: u8| -> Arc<str> { format!("group-{number}").into() };
     let generation = |number: u8| image.groups.get(&group(number)).map(|g| g.generation);
+    let consumers = |number: u8| image.consumer_groups.get(&group(number)).cloned();
     match step.clone() {
         Step::Register { id: number, clean } => registration(number, clean.then(|| epoch(number, false))),
         Step::Unfence { id: number, stale } => {
@@ -191,11 +200,52 @@ fn command(step: &Step, image: &Image) -> Command {
             generation: Generation(generation(number).map_or(0, |g| g.0) - back),
             assignments: BTreeMap::new(),
         },
+        Step::Consumers { group: number, members, ahead, stale } => {
+            let present = consumers(number);
+            let epoch = GroupEpoch(present.as_ref().map_or(0, |g| g.epoch.0) + ahead);
+            let bits = |of: u8| (0..3).filter(move |n| of & (1 << n) != 0).map(|n| tp(TOPIC, n)).collect();
+            let member = |id: u8, (assigned, revoking): (u8, u8)| ConsumerMember {
+                instance_id: (id == 2).then(|| "static".into()),
+                rack: None,
+                client_id: "c".into(),
+                client_host: "h".into(),
+                topics: ["topic-0".into()].into(),
+                regex: (id == 1).then(|| ".*".into()),
+                assignor: None,
+                rebalance_timeout_ms: 1,
+                away: id == 2 && assigned == 0,
+                epoch,
+                previous_epoch: GroupEpoch(0),
+                assigned: bits(assigned),
+                revoking: bits(revoking),
+                target: bits(assigned),
+            };
+            Command::AlterConsumerGroup {
+                group: group(number),
+                expected: present.map(|g| g.version - u64::from(stale)),
+                change: ConsumerGroupChange {
+                    epoch,
+                    target_epoch: epoch,
+                    topics_hash: 1,
+                    members: members
+                        .iter()
+                        .map(|(id, owned)| {
+                            (id.to_string().into(), owned.map(|owned| Arc::new(member(*id, owned))))
+                        })
+                        .collect(),
+                    changed_at_ms: 3,
+                },
+            }
+        }
         Step::Commit { group: number, member, back, at, offset } => Command::CommitOffsets {
             group: group(number),
-            member: member.map(|m| CommitMember {
-                generation: Generation(generation(number).map_or(0, |g| g.0) - back),
-                member_id: m.to_string().into(),
+            member: member.map(|m| {
+                let member_id: Arc<str> = m.to_string().into();
+                let epoch = match consumers(number) {
+                    Some(group) => group.members.get(&member_id).map_or(0, |m| m.epoch.0),
+                    None => generation(number).map_or(0, |g| g.0),
+                };
+                CommitMember { generation: Generation(epoch - back), member_id }
             }),
             offsets: vec![(
                 tp(topic(at.0), at.1),
@@ -233,6 +283,14 @@ fn check_epochs(before: &Image, after: &Image, delta: &Delta) {
             assert!(new.generation >= old.generation);
         }
     }
+    for (group, old) in before.consumer_groups.iter() {
+        let Some(new) = after.consumer_groups.get(group) else { continue };
+        assert!(new.epoch >= old.epoch && new.target_epoch >= old.target_epoch);
+        assert!(new.version > old.version || new == old, "a change has a version of its own");
+        for (id, member) in &old.members {
+            assert!(new.members.get(id).is_none_or(|m| m.epoch >= member.epoch));
+        }
+    }
     assert!(after.next_producer_id >= before.next_producer_id);
 }
 
@@ -249,6 +307,10 @@ fn check_delta(before: &Image, after: &Image, delta: &Delta) {
     }
     for group in before.groups.keys().chain(after.groups.keys()) {
         assert!(delta.groups.contains(group) || before.groups.get(group) == after.groups.get(group));
+    }
+    for group in before.consumer_groups.keys().chain(after.consumer_groups.keys()) {
+        let same = before.consumer_groups.get(group) == after.consumer_groups.get(group);
+        assert!(delta.groups.contains(group) || same);
     }
     for key in before.offsets.keys().chain(after.offsets.keys()) {
         let named = delta.offset_keys.contains(key) && delta.offsets.contains(&key.0);
@@ -308,7 +370,8 @@ proptest! {
 
     #[test]
     fn one_entry_of_many_commands_is_as_good_as_many_entries(steps in prop::collection::vec(step(), 1..30)) {
-        // Broker epochs are indices, so only commands that do not depend on them are compared.
+        // Broker epochs and versions of groups are indices, so only commands that do not depend on them are
+        // compared.
         let mut one_by_one = formed();
         for number in 1..4 {
             let index = one_by_one.index + 1;
@@ -320,7 +383,9 @@ proptest! {
         let mut at_once = one_by_one.clone();
         let mut commands = Vec::new();
         let mut answers = Vec::new();
-        for step in steps.iter().filter(|s| !matches!(s, Step::Register { .. } | Step::Unregister { .. })) {
+        let indexed =
+            |s: &Step| matches!(s, Step::Register { .. } | Step::Unregister { .. } | Step::Consumers { .. });
+        for step in steps.iter().filter(|s| !indexed(s)) {
             let command = command(step, &one_by_one);
             let index = one_by_one.index + 1;
             answers.push(machine::apply(&mut one_by_one, index, &command, &mut Delta::default()));

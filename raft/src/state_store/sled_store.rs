@@ -7,6 +7,7 @@
 //!   t │ topic id 16                  Topic
 //!   p │ topic id 16 │ partition BE   Partition
 //!   g │ group                        Group
+//!   k │ group                        ConsumerGroup (KIP-848)
 //!   o │ group length u32 BE │ group │ topic id 16 │ partition BE   CommittedOffset
 //! ```
 //! One tree, so that one batch changes state and `m` together. sled's own `flush` does not flush the disk's
@@ -19,7 +20,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use strandline_metadata::{Broker, CommittedOffset, Delta, Group, Image, Partition, Topic};
+use strandline_metadata::{Broker, CommittedOffset, ConsumerGroup, Delta, Group, Image, Partition, Topic};
 use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
 use uuid::Uuid;
 
@@ -176,6 +177,7 @@ fn write_changes(batch: &mut sled::Batch, image: &Image, delta: &Delta) {
     }
     for group in &delta.groups {
         put(batch, group_key(group), image.groups.get(group).map(|g| encode(&**g)));
+        put(batch, consumer_group_key(group), image.consumer_groups.get(group).map(|g| encode(&**g)));
     }
     if delta.quotas {
         put(batch, QUOTAS.to_vec(), Some(encode(&image.quotas)));
@@ -193,6 +195,7 @@ fn write_all(db: &sled::Db, image: &Image) -> io::Result<()> {
         .chain(image.topics.iter().map(|(id, t)| (topic_key(*id), encode(&**t))))
         .chain(image.partitions.iter().map(|(tp, p)| (partition_key(*tp), encode(&**p))))
         .chain(image.groups.iter().map(|(id, g)| (group_key(id), encode(&**g))))
+        .chain(image.consumer_groups.iter().map(|(id, g)| (consumer_group_key(id), encode(&**g))))
         .chain(image.offsets.iter().map(|((group, tp), o)| (offset_key(group, *tp), encode(o))))
         .chain([(QUOTAS.to_vec(), encode(&image.quotas))]);
     let mut batch = sled::Batch::default();
@@ -235,6 +238,10 @@ fn read_item(image: &mut Image, key: &[u8], value: &[u8]) -> io::Result<()> {
             let group: Group = decode(value)?;
             image.groups.insert_mut(text(key)?.into(), Arc::new(group));
         }
+        b'k' => {
+            let group: ConsumerGroup = decode(value)?;
+            image.consumer_groups.insert_mut(text(key)?.into(), Arc::new(group));
+        }
         b'o' => {
             let (length, rest) = key.split_at_checked(4).ok_or_else(|| invalid("an offset key"))?;
             let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
@@ -263,6 +270,10 @@ fn partition_key(tp: TopicPartition) -> Vec<u8> {
 
 fn group_key(group: &str) -> Vec<u8> {
     [b"g".as_slice(), group.as_bytes()].concat()
+}
+
+fn consumer_group_key(group: &str) -> Vec<u8> {
+    [b"k".as_slice(), group.as_bytes()].concat()
 }
 
 fn offset_key(group: &str, tp: TopicPartition) -> Vec<u8> {

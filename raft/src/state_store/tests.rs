@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_metadata::{
-    BrokerEndpoints, Command, CommittedOffset, Delta, Image, Response, command::tp, machine,
+    BrokerEndpoints, Command, CommittedOffset, ConsumerGroupChange, Delta, GroupEpoch, Image, Response,
+    command::tp, machine,
 };
 use strandline_record::{BrokerEpoch, BrokerId, Offset, TopicId};
 use uuid::Uuid;
@@ -49,6 +50,19 @@ fn step() -> impl Strategy<Value = Command> {
                     commit_time_ms: 0
                 }
             )],
+        }),
+        (0_u8..3, prop::option::of(1_u64..20), 1_i32..5).prop_map(|(g, expected, epoch)| {
+            Command::AlterConsumerGroup {
+                group: format!("g{g}").into(),
+                expected,
+                change: ConsumerGroupChange {
+                    epoch: GroupEpoch(epoch),
+                    target_epoch: GroupEpoch(epoch),
+                    topics_hash: 7,
+                    members: Default::default(),
+                    changed_at_ms: 1,
+                },
+            }
         }),
         (0_u8..3).prop_map(|g| Command::DeleteGroup { group: format!("g{g}").into() }),
         (1_u32..9).prop_map(|count| Command::AllocateProducerIds { count }),

@@ -14,13 +14,13 @@ mod state;
 pub(crate) mod testing;
 mod truncate;
 
-use crate::producers::KnownProducer;
 use crate::cache::TailCache;
 use crate::config::{FlushMode, LogConfig};
 use crate::epochs::EpochCache;
 use crate::error::{AppendError, LogError, ReadError};
 use crate::index::SparseIndex;
 use crate::journal::{Op, Token};
+use crate::producers::KnownProducer;
 use crate::producers::Producers;
 use crate::segment::{COMPACTED, NUMBERS_END, Segment};
 use crate::store::Shared;

@@ -91,7 +91,10 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         Rejection::PartitionCountChanged(_) => ErrorCode::InvalidPartitions,
         Rejection::UnknownGroup => ErrorCode::GroupNotFound,
         Rejection::GroupNotEmpty => ErrorCode::GroupNotEmpty,
-        Rejection::IllegalGeneration { .. } | Rejection::StaleGeneration(_) => ErrorCode::IllegalGeneration,
+        Rejection::IllegalGeneration { .. }
+        | Rejection::StaleGeneration(_)
+        | Rejection::StaleMemberEpoch { .. } => ErrorCode::IllegalGeneration,
+        Rejection::OtherGroupProtocol => ErrorCode::InconsistentGroupProtocol,
         Rejection::UnknownMember => ErrorCode::UnknownMemberId,
         Rejection::RebalanceInProgress => ErrorCode::RebalanceInProgress,
         Rejection::UnknownBroker(_) => ErrorCode::NodeNotFound,
@@ -108,6 +111,7 @@ fn rejection_code(rejection: &Rejection) -> ErrorCode {
         | Rejection::NotLeader
         | Rejection::NotReplica(_)
         | Rejection::AlreadyAssigned
+        | Rejection::StaleGroupVersion(_)
         | Rejection::Invalid(_) => ErrorCode::Rejected,
     }
 }

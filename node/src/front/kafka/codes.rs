@@ -71,6 +71,8 @@ fn of_rejection(rejection: &Rejection) -> ResponseError {
         Rejection::UnknownGroup => GroupIdNotFound,
         Rejection::GroupNotEmpty => NonEmptyGroup,
         Rejection::IllegalGeneration { .. } | Rejection::StaleGeneration(_) => IllegalGeneration,
+        Rejection::StaleMemberEpoch { .. } => StaleMemberEpoch,
+        Rejection::OtherGroupProtocol => InconsistentGroupProtocol,
         Rejection::UnknownMember => UnknownMemberId,
         Rejection::RebalanceInProgress => RebalanceInProgress,
         Rejection::UnknownBroker(_) => BrokerIdNotRegistered,
@@ -86,6 +88,7 @@ fn of_rejection(rejection: &Rejection) -> ResponseError {
         | Rejection::BrokerNotFenced(_)
         | Rejection::BrokerHoldsReplicas { .. }
         | Rejection::AlreadyAssigned
+        | Rejection::StaleGroupVersion(_)
         | Rejection::Invalid(_) => InvalidRequest,
     }
 }

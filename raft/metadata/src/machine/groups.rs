@@ -25,6 +25,10 @@ pub(super) fn put_generation(
     delta: &mut Delta,
 ) -> Applied {
     check_group_id(id).map_err(Rejection::InvalidName)?;
+    let other = image.consumer_groups.get(id);
+    if other.is_some_and(|group| !group.members.is_empty()) {
+        return Err(Rejection::OtherGroupProtocol);
+    }
     let current = image.groups.get(id).map(|g| g.generation);
     if current != expected {
         return Err(Rejection::StaleGeneration(current));
@@ -37,6 +41,8 @@ pub(super) fn put_generation(
         )));
     }
     check_group(next).map_err(Rejection::Invalid)?;
+    // An empty group may change its protocol.
+    image.consumer_groups.remove_mut(id);
     put_group(image, id, next.clone(), delta);
     Ok(Response::Generation(next.generation))
 }
@@ -98,11 +104,12 @@ pub(super) fn replace_member(
 /// (simple consumers) can be deleted too.
 pub(super) fn delete(image: &mut Image, id: &Arc<str>, delta: &mut Delta) -> Applied {
     let group = image.groups.get(id);
-    if group.is_some_and(|g| !g.members.is_empty()) {
+    let consumers = image.consumer_groups.get(id);
+    if group.is_some_and(|g| !g.members.is_empty()) || consumers.is_some_and(|g| !g.members.is_empty()) {
         return Err(Rejection::GroupNotEmpty);
     }
     let offsets: Vec<_> = image.group_offsets(id).map(|(tp, _)| tp).collect();
-    if group.is_none() && offsets.is_empty() {
+    if group.is_none() && consumers.is_none() && offsets.is_empty() {
         return Err(Rejection::UnknownGroup);
     }
     for tp in offsets {
@@ -110,6 +117,7 @@ pub(super) fn delete(image: &mut Image, id: &Arc<str>, delta: &mut Delta) -> App
         delta.offset(id, tp);
     }
     image.groups.remove_mut(id);
+    image.consumer_groups.remove_mut(id);
     delta.groups.insert(id.clone());
     Ok(Response::Done)
 }

@@ -7,6 +7,7 @@
 //!   partitions  AlterPartition  SetReplicas  SetReassignment
 //!   election    ElectLeader  ReplicaDamaged, and "elect" itself
 //!   groups      PutGeneration  PutAssignment  ReplaceMember  DeleteGroup
+//!   consumer_groups  AlterConsumerGroup
 //!   offsets     CommitOffsets  DeleteOffsets
 //!   quotas      AlterQuotas
 //! ```
@@ -21,6 +22,7 @@
 //! * [`Image::check_partition`] holds for every partition that was written.
 
 mod brokers;
+mod consumer_groups;
 mod election;
 mod groups;
 mod offsets;
@@ -126,6 +128,9 @@ fn decide(image: &mut Image, index: u64, command: &Command, delta: &mut Delta) -
             groups::replace_member(image, group, *generation, (from, to), member, delta)
         }
         Command::AlterQuotas { entity, changes } => quotas::alter(image, entity, changes, delta),
+        Command::AlterConsumerGroup { group, expected, change } => {
+            consumer_groups::alter(image, index, group, *expected, change, delta)
+        }
         Command::Batch(_) => Err(Rejection::Invalid("a batch within a batch".to_owned())),
     }
 }
