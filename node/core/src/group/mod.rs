@@ -46,6 +46,7 @@ mod state;
 mod sync;
 mod types;
 
+pub(crate) use placement::Fnv1a;
 pub use placement::coordinator_for;
 pub use state::GroupState;
 pub use types::*;

@@ -190,6 +190,8 @@ pub enum GroupPhase {
     Empty,
     PreparingRebalance,
     CompletingRebalance,
+    /// Of the consumer protocol (KIP-848): some member is on its way to its target.
+    Reconciling,
     Stable,
     /// Not there: never agreed, or deleted.
     Dead,
@@ -201,6 +203,7 @@ impl GroupPhase {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
             Self::CompletingRebalance => "CompletingRebalance",
+            Self::Reconciling => "Reconciling",
             Self::Stable => "Stable",
             Self::Dead => "Dead",
         }
