@@ -192,6 +192,20 @@ impl Error {
         })
     }
 
+    /// To a commit without membership, which a group with members refuses in words meant for a member.
+    pub(crate) fn of_no_member(self, group: &str) -> Error {
+        match self.code() {
+            Some(
+                ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration | ErrorCode::RebalanceInProgress,
+            ) => self.modify(|inner| {
+                inner.kind = ErrorKind::Broker(ErrorCode::GroupNotEmpty);
+                inner.retriable = false;
+                inner.message = format!("group {group} has members, and only they commit its offsets");
+            }),
+            _ => self,
+        }
+    }
+
     pub(crate) fn possibly(self) -> Error {
         self.modify(|inner| inner.may_have_happened = true)
     }

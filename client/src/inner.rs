@@ -171,7 +171,8 @@ impl Inner {
                 }
                 Err(error) => {
                     tracing::debug!(%address, %error, "metadata request failed");
-                    last = error;
+                    // Whoever asks again has lost nothing, and has at most a topic that it wanted.
+                    last = error.without_effect();
                 }
             }
         }

@@ -167,13 +167,14 @@ impl Admin {
     /// Commits offsets for a group without members.
     ///
     /// # Errors
-    /// `GROUP_NOT_EMPTY`, or `UNKNOWN_MEMBER_ID`, while it has members.
+    /// `GROUP_NOT_EMPTY` while it has members.
     pub async fn set_group_offsets(
         &self,
         group: &str,
         offsets: BTreeMap<TopicPartition, OffsetAndMetadata>,
     ) -> Result<()> {
-        self.client.inner.commit_offsets(group, -1, "", "", &offsets).await
+        let committed = self.client.inner.commit_offsets(group, -1, "", "", &offsets).await;
+        committed.map_err(|error| error.of_no_member(group))
     }
 
     /// Sets a group without members to a place in every partition of `topic`. Returns the offsets committed.

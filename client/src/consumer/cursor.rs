@@ -8,7 +8,8 @@ use std::sync::Arc;
 use strandline_record::{BatchError, DecodeLimits, RecordIter, SharedBatchIter, decode_batch};
 
 /// A decompressed batch may not be larger: a small one could fill the memory otherwise (hazard 46).
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { max_decompressed_bytes: 256 << 20 };
+pub(crate) const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
+const DECODE_LIMITS: DecodeLimits = DecodeLimits { max_decompressed_bytes: MAX_DECOMPRESSED_BYTES };
 
 pub(crate) struct Cursor {
     pub(crate) partition: TopicPartition,

@@ -100,6 +100,11 @@ impl GroupShared {
         Ok(())
     }
 
+    /// Partitions are read without membership.
+    pub(crate) fn is_assigned(&self) -> bool {
+        matches!(self.state.lock().mode, Mode::Assigned)
+    }
+
     pub(crate) fn member(&self) -> Member {
         self.state.lock().member.clone()
     }

@@ -151,10 +151,11 @@ impl ConsumerHandle {
         let inner = &self.shared.client.inner;
         match inner.commit_offsets(group, member.generation, &member.id, instance, offsets).await {
             Ok(()) => Ok(()),
+            Err(error) if self.shared.group.is_assigned() => Err(error.of_no_member(group)),
             Err(error) => match error.code() {
                 Some(ErrorCode::IllegalGeneration | ErrorCode::UnknownMemberId) => {
                     if member.generation < 0 {
-                        // Not a member: the group has others.
+                        // Not a member yet, or not any more: the group has others.
                         return Err(error);
                     }
                     let forgotten = error.code() == Some(ErrorCode::UnknownMemberId);

@@ -24,9 +24,10 @@ mod positions;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::inner::Task;
-use crate::types::{ConsumerRecord, TopicPartition};
+use crate::types::{ConsumerRecord, OffsetAndMetadata, TopicPartition};
 use async_trait::async_trait;
 pub use builder::{Assignor, ConsumerBuilder};
+pub(crate) use cursor::MAX_DECOMPRESSED_BYTES;
 use cursor::{Cursor, Next};
 use futures::Stream;
 use futures::task::AtomicWaker;
@@ -36,6 +37,7 @@ use parking_lot::Mutex;
 use places::Progress;
 pub use places::{AutoOffsetReset, Lag};
 use positions::Positions;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -402,6 +404,26 @@ impl Consumer {
         for progress in self.handed.drain(..) {
             progress.consume();
         }
+        self.end().await
+    }
+
+    /// [`close`](Self::close) for an application that could not process all that it was last given: of those
+    /// records, only what comes before these offsets (the next to read in each partition) counts as processed and
+    /// is committed; in a partition that is not named, none.
+    pub async fn close_processed(
+        mut self,
+        processed: &BTreeMap<TopicPartition, OffsetAndMetadata>,
+    ) -> Result<()> {
+        self.leave_poll();
+        self.handed.clear();
+        {
+            let state = self.handle.shared.state.lock();
+            processed.iter().for_each(|(tp, next)| state.positions.consume_to(tp, next));
+        }
+        self.end().await
+    }
+
+    async fn end(mut self) -> Result<()> {
         self.cursor = None;
         let shared = self.handle.shared.clone();
         let result = group::close(&shared).await;

@@ -67,6 +67,15 @@ impl Progress {
         self.position.store(next, Ordering::Release);
     }
 
+    /// Of what was handed out, what comes before `next` counts as processed.
+    pub(super) fn consume_to(&self, next: i64, epoch: i32) {
+        let next = next.min(self.position());
+        if next > self.consumed.load(Ordering::Relaxed) {
+            self.consumed_epoch.store(epoch, Ordering::Relaxed);
+            self.consumed.store(next, Ordering::Release);
+        }
+    }
+
     /// What was handed out counts as processed.
     pub(crate) fn consume(&self) {
         self.consumed_epoch.store(self.position_epoch.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -224,6 +224,13 @@ impl Positions {
             .collect()
     }
 
+    /// Of what was handed out, what comes before `next` counts as processed.
+    pub(crate) fn consume_to(&self, tp: &TopicPartition, next: &OffsetAndMetadata) {
+        if let Some(slot) = self.slots.get(tp) {
+            slot.progress.consume_to(next.offset, next.leader_epoch.unwrap_or(-1));
+        }
+    }
+
     // ---- handing out ----
 
     pub(crate) fn take_error(&mut self) -> Option<Error> {

@@ -70,6 +70,29 @@ async fn a_record_counts_as_processed_when_the_next_is_asked_for() {
 }
 
 #[tokio::test]
+async fn closing_counts_no_more_as_processed_than_the_application_says() {
+    let upto = |offset| BTreeMap::from([(tp(), OffsetAndMetadata::new(offset))]);
+    // (says, is taken for): nothing of the last call, part of it, and more than was ever given.
+    for (says, expected) in [(BTreeMap::new(), 3), (upto(5), 5), (upto(2), 3), (upto(100), 7)] {
+        let mut consumer = consumer();
+        let handle = consumer.handle();
+        feed(&handle, 0, &[10]);
+        for (max, first) in [(3, 0), (4, 3)] {
+            let records = consumer.poll(max, Duration::from_secs(5)).await.unwrap();
+            assert_eq!((records.len(), records[0].offset), (max, first));
+        }
+        consumer.close_processed(&says).await.unwrap();
+        assert_eq!(processed(&handle), expected, "{says:?}");
+    }
+    let mut all = consumer();
+    let handle = all.handle();
+    feed(&handle, 0, &[10]);
+    assert_eq!(all.poll(4, Duration::from_secs(5)).await.unwrap().len(), 4);
+    all.close().await.unwrap();
+    assert_eq!(processed(&handle), 4);
+}
+
+#[tokio::test]
 async fn the_gate_closes_only_while_the_user_waits_and_then_holds_records_back() {
     let mut consumer = consumer();
     let handle = consumer.handle();

@@ -5,11 +5,12 @@ use super::call;
 use super::delivery::Landed;
 use super::window::{Outcome, Ticket, Verdict};
 use crate::connection::Connection;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, ErrorKind};
 use crate::stream::Kind;
 use crate::types::{TopicId, id_from};
 use futures::future::BoxFuture;
 use std::time::Duration;
+use strandline_wire::produce::BATCH_BYTES_MAX;
 use strandline_wire::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -52,6 +53,16 @@ impl Kind for Produce {
                 part.partition == result.partition && id_from(&result.topic_id) == Some(part.topic_id)
             })
     }
+}
+
+/// Why a batch is not sent at all.
+pub(super) fn too_large(bytes: usize) -> Error {
+    Error::new(
+        ErrorKind::RecordTooLarge,
+        format!(
+            "the record makes a batch of {bytes} bytes; the largest that can be sent has {BATCH_BYTES_MAX}"
+        ),
+    )
 }
 
 /// Why a batch ended at the delivery time-out.

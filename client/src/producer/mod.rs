@@ -13,7 +13,9 @@ mod sender;
 mod window;
 
 use crate::client::Client;
+use crate::consumer::MAX_DECOMPRESSED_BYTES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metadata::TopicDescription;
 use crate::types::{Delivery, Record};
 use accumulator::{Accumulator, Appended, Limits};
 pub use delivery::DeliveryHandle;
@@ -155,7 +157,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Lets the broker create topics that do not exist, with its defaults. Default false.
+    /// Lets the broker create topics that do not exist, with its defaults, where its own
+    /// `auto.create.topics.enable` allows that too. Default false.
     pub fn auto_create_topics(mut self, allow: bool) -> Self {
         self.auto_create_topics = allow;
         self
@@ -315,20 +318,30 @@ impl Drop for Starving<'_> {
 }
 
 impl Producer {
+    /// A topic as the producer sees it: looked up if it is not known yet, and created if it does not exist and both
+    /// [`ProducerBuilder::auto_create_topics`] and the broker allow that.
+    pub async fn topic(&self, name: &str) -> Result<Arc<TopicDescription>> {
+        self.inner.client.inner.topic(name, self.inner.auto_create_topics).await
+    }
+
     /// Puts a record into its batch, waiting while the buffer is full. The handle gives the result. Records for
     /// one partition are written in the order in which their sends returned.
     ///
     /// # Errors
-    /// None of these has written anything: [`ErrorKind::RecordTooLarge`] if it cannot fit in the buffer,
+    /// None of these has written anything: [`ErrorKind::RecordTooLarge`] if it can never fit in the buffer or be
+    /// read (that it exceeds what can be sent, or the topic's limit, is the handle's to say),
     /// [`ErrorKind::TimedOut`] if the buffer stayed full for the delivery time-out, an unknown topic or
     /// partition, [`ErrorKind::Closed`].
     pub async fn send(&self, record: Record) -> Result<DeliveryHandle> {
         let Handle { client, shared, buffer_bytes, max_block, .. } = &*self.inner;
         let weight = record.weight();
-        if weight > *buffer_bytes {
+        // Consumers refuse to decompress more, whatever a codec makes of it on the way.
+        let most = (*buffer_bytes).min(MAX_DECOMPRESSED_BYTES);
+        if weight > most {
+            let what = if most < *buffer_bytes { "the most that consumers take" } else { "buffer_bytes" };
             return Err(Error::new(
                 ErrorKind::RecordTooLarge,
-                format!("the record needs {weight} bytes, buffer_bytes is {buffer_bytes}"),
+                format!("the record needs {weight} bytes, {what} is {most}"),
             ));
         }
         if shared.closing.load(Ordering::Acquire) {
@@ -370,7 +383,7 @@ impl Producer {
                     return Ok(handle);
                 }
                 Appended::UnknownTopic => {
-                    let topic = client.inner.topic(&record.topic, self.inner.auto_create_topics).await?;
+                    let topic = self.topic(&record.topic).await?;
                     shared.accumulator.lock().put_topic(&topic);
                 }
                 Appended::NoSuchPartition(_) if !refreshed => {

@@ -7,7 +7,7 @@
 
 use super::accumulator::{Gathered, Slot};
 use super::delivery::{BatchDelivery, Landed};
-use super::exchange::{Answer, Part, Produce, ended_unacknowledged, expired, judge};
+use super::exchange::{Answer, Part, Produce, ended_unacknowledged, expired, judge, too_large};
 use super::window::{Identity, Outcome, Verdict, Window};
 use super::{Acks, Shared};
 use crate::admin::topics::millis;
@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use strandline_record::{ProducerEpoch, ProducerId, ProducerStamp, restamp_producer};
+use strandline_wire::produce::BATCH_BYTES_MAX;
 use strandline_wire::v1;
 use tokio::time::{Instant, Sleep};
 
@@ -84,6 +85,8 @@ pub(super) struct Sender {
     identifying: Pending<Result<Identity>>,
     identify_at: Option<Instant>,
     identify_backoff: Backoff,
+    /// Why there is no producer id yet.
+    identify_error: Option<Error>,
     refreshing: Pending<Result<()>>,
     refresh_wanted: bool,
     refresh_at: Option<Instant>,
@@ -113,6 +116,7 @@ impl Sender {
             identifying: None,
             identify_at: None,
             identify_backoff: Backoff::new(retry),
+            identify_error: None,
             refreshing: None,
             refresh_wanted: false,
             refresh_at: None,
@@ -169,6 +173,7 @@ impl Sender {
             match result {
                 Ok(identity) => {
                     self.identity = Some(identity);
+                    self.identify_error = None;
                     self.identify_backoff.reset();
                 }
                 Err(error) => {
@@ -177,6 +182,7 @@ impl Sender {
                         // The present id is no longer good for an epoch bump: take a new one (KIP-360).
                         self.identity = None;
                     }
+                    self.identify_error = Some(error);
                     self.identify_at = Some(now + self.client.inner.delay(&mut self.identify_backoff));
                 }
             }
@@ -263,8 +269,21 @@ impl Sender {
                 }
             }
         }
-        for (slot, gathered) in taken {
+        for (slot, mut gathered) in taken {
             let count = gathered.builder.count();
+            let mut built = None;
+            if gathered.builder.estimated_bytes() > BATCH_BYTES_MAX / 2 {
+                // What its codec makes of it decides. Sent, it would end the stream, and again at each retry.
+                let bytes = std::mem::take(&mut gathered.builder).build();
+                if bytes.len() > BATCH_BYTES_MAX {
+                    let lane = &self.lanes[slot];
+                    let error = too_large(bytes.len());
+                    let error = error.context(format_args!("produce to {}-{}", lane.topic, lane.partition));
+                    self.end_gathered(gathered, error);
+                    continue;
+                }
+                built = Some(bytes);
+            }
             let batch = Batch {
                 number: gathered.number,
                 bytes: Bytes::new(),
@@ -276,11 +295,17 @@ impl Sender {
             let window = &mut self.lanes[slot].window;
             let identity = self.identity.filter(|_| self.options.idempotent);
             let stamp = window.push(batch, count, identity);
-            // Built with its stamp, so that the checksum is computed once.
-            let mut builder = gathered.builder;
-            builder.set_producer(stamp.map(producer_stamp));
+            let bytes = match built {
+                Some(bytes) => restamp_producer(bytes, stamp.map(producer_stamp)),
+                None => {
+                    // Built with its stamp, so that the checksum is computed once.
+                    let mut builder = gathered.builder;
+                    builder.set_producer(stamp.map(producer_stamp));
+                    builder.build()
+                }
+            };
             let batch = window.last_mut().expect("just pushed");
-            (batch.bytes, batch.stamp) = (builder.build(), stamp);
+            (batch.bytes, batch.stamp) = (bytes, stamp);
             self.active.insert(slot);
         }
     }
@@ -294,16 +319,19 @@ impl Sender {
         }
         self.identify_at = None;
         let (inner, old) = (self.client.inner.clone(), self.identity);
+        // Given up in time to say why, where records expire before a call would.
+        let patience = inner.options.operation_timeout.min(self.options.delivery_timeout / 2);
         self.identifying = Some(Box::pin(async move {
             let request = v1::InitProducerIdRequest {
                 producer_id: old.map_or(-1, |i| i.id),
                 producer_epoch: old.map_or(-1, |i| i32::from(i.epoch)),
             };
             let answer = inner
-                .call("get a producer id".to_owned(), Via::Any, Repeat::Safe, |mut wire, _| {
+                .call_until(Instant::now() + patience, Via::Any, Repeat::Safe, |mut wire, _| {
                     Box::pin(async move { wire.init_producer_id(request).await })
                 })
-                .await?;
+                .await
+                .map_err(|error| error.context("get a producer id"))?;
             let epoch = i16::try_from(answer.producer_epoch)
                 .map_err(|_| Error::protocol("the broker gave a producer epoch that is too large"))?;
             if old == Some(Identity { id: answer.producer_id, epoch }) {
@@ -340,6 +368,7 @@ impl Sender {
         }
         for (slot, gathered) in unsent {
             let last = self.lanes.get(slot).and_then(|lane| lane.last_error.clone());
+            let last = last.or_else(|| self.identify_error.clone());
             let error = expired(timeout, Verdict::Failed, last);
             self.end_gathered(gathered, error);
         }

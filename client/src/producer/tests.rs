@@ -91,6 +91,39 @@ async fn a_full_buffer_makes_send_wait_and_then_fail_definitely() {
 }
 
 #[tokio::test]
+async fn a_record_that_cannot_be_sent_is_refused_before_it_is_and_one_that_shrinks_is_not() {
+    let builder = |compression| {
+        let builder = nowhere().producer().acks(Acks::Leader).compression(compression);
+        builder.buffer_bytes(300 << 20).delivery_timeout(Duration::from_millis(500)).build().unwrap()
+    };
+    let plain = builder(Compression::None);
+    with_topic(&plain);
+    let large = || Record::to("t").value(vec![b'x'; 65 << 20]);
+    let error = plain.send_and_wait(large()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::RecordTooLarge, "{error}");
+    assert!(error.to_string().contains("produce to t-0"), "{error}");
+    assert_eq!(plain.inner.shared.memory.available_permits(), 300 << 20, "its memory is given back");
+
+    let small = builder(Compression::Lz4);
+    with_topic(&small);
+    // Worth sending, though nobody can be reached.
+    let error = small.send_and_wait(large()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::TimedOut, "{error}");
+    let error = small.send(Record::to("t").value(vec![b'x'; 257 << 20])).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::RecordTooLarge, "nobody could decompress it: {error}");
+}
+
+#[tokio::test]
+async fn a_record_that_waited_for_a_producer_id_says_why_there_was_none() {
+    let producer = nowhere().producer().delivery_timeout(Duration::from_millis(600)).build().unwrap();
+    with_topic(&producer);
+    let error = producer.send_and_wait(Record::to("t").value("v")).await.unwrap_err();
+    assert!(!error.may_have_happened(), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("get a producer id") && message.contains("no network here"), "{message}");
+}
+
+#[tokio::test]
 async fn options_that_contradict_each_other_are_refused() {
     let client = nowhere();
     assert!(client.producer().acks(Acks::Leader).idempotent(true).build().is_err());

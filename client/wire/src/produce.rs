@@ -25,6 +25,11 @@ use tonic::Status;
 /// Where produce streams are served.
 pub const PATH: &str = "/strandline.v1.Strandline/Produce";
 
+/// Largest message that a broker takes.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest batch that fits into a request of its own, with room for what stands around it.
+pub const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+
 const PREFIX: usize = 5;
 /// Fields of the .proto file.
 const PARTITIONS: u32 = 4;
