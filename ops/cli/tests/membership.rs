@@ -226,3 +226,33 @@ async fn leadership_is_transferred_and_a_node_that_is_stopped_hands_its_own_over
     assert!(node.log().contains("clean: true"), "{}", node.log());
     assert_eq!(node.stop(), Some(0));
 }
+
+#[test]
+fn dev_grows_a_cluster_leaves_out_what_was_removed_and_is_alone_in_its_directory() {
+    let dev = Dev::start(1);
+    dev.cli().ok(&["topic", "create", "t", "--partitions", "1"]);
+    dev.cli().produce_ok(&["t"], "one\n");
+    let dev = dev.restart_with(4);
+    let cli = dev.cli();
+    assert_eq!(cli.read("t"), "one\n");
+    assert!((1..=4).all(|node| serves(&cli, node)));
+
+    // A second one on the same directory changes nothing there.
+    let data = dev.data_dir();
+    let pids: Vec<_> = (1..=4).map(|node| dev.pid(node)).collect();
+    let second = ["dev", "--grpc-port", "1024", "--peer-port", "2024", "--data-dir", data.to_str().unwrap()];
+    cli.refuses(&second, "", 1, &["another `strandline dev` (pid ", "nothing was started"]);
+    assert_eq!((1..=4).map(|node| dev.pid(node)).collect::<Vec<_>>(), pids);
+
+    for node in ["4", "3"] {
+        cli.ok(&["cluster", "remove-node", node]);
+    }
+    let dev = dev.restart_with(4);
+    let cli = dev.cli();
+    assert!(serves(&cli, 1) && serves(&cli, 2));
+    assert_eq!(dev.pid(3).or(dev.pid(4)), None, "they are left out");
+    std::fs::remove_dir_all(dev.data_dir().join("node-3")).unwrap();
+    let dev = dev.restart_with(3);
+    assert!((1..=3).all(|node| serves(&dev.cli(), node)), "a new node 3");
+    assert_eq!(dev.cli().read("t"), "one\n");
+}

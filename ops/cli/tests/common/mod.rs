@@ -45,6 +45,15 @@ impl Dev {
         Dev::start_in(dir, grpc_port, nodes, flags)
     }
 
+    /// Ctrl-C, then the same directory with so many nodes, on other ports.
+    pub fn restart_with(mut self, nodes: u16) -> Dev {
+        signal(self.child.id() as i32, libc::SIGINT);
+        assert!(self.child.wait().expect("it can be waited for").success());
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
+        drop(self);
+        Dev::start_in(dir, free_ports(nodes * 3), nodes, &[])
+    }
+
     fn start_in(dir: tempfile::TempDir, grpc_port: u16, nodes: u16, flags: &[&str]) -> Dev {
         let mut child = Command::new(BIN)
             .args(["dev", "--nodes", &nodes.to_string()])
@@ -397,6 +406,9 @@ impl Drop for Dev {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_logs();
+        }
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
         }
         signal(self.child.id() as i32, libc::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(20);

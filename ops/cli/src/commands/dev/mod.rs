@@ -8,6 +8,7 @@
 //!
 //! Every node is this same program started again as `serve` with flags; nothing in a node knows about `dev`.
 
+mod data_dir;
 mod node_process;
 mod plan;
 mod ready;
@@ -17,13 +18,14 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::signals::Signals;
 use crate::table::table;
+use data_dir::DataDir;
 use node_process::{NodeProcess, Order};
 use plan::{NodePlan, Plan};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// How long a dead node stays away before it is started again.
@@ -39,8 +41,9 @@ const LOG_LINES_SHOWN: usize = 12;
 ///
 /// Prints a table of the nodes and, once they serve, a line that begins with `ready`. Each node keeps its data, its
 /// `pid` and its `log.txt` in DATA_DIR/node-ID; starting again with the same directory goes on with the same
-/// data. A node that dies is started again after 3 seconds (kill one and see). The nodes end with this command, even
-/// if it is killed.
+/// data, and with more --nodes than before the new ones join. A node that dies is started again after 3 seconds (kill
+/// one and see); one that was removed from the cluster is left out from then on. The nodes end with this command,
+/// even if it is killed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -77,13 +80,16 @@ pub struct DevArgs {
 }
 
 pub fn run(args: DevArgs, _global: &Global, out: Output) -> Result<(), Failure> {
-    let plan = Plan::make(&args)?;
+    let mut dir = DataDir::open(&args.data_dir)?;
+    let plan = Plan::make(&args, &dir.look()?)?;
     plan.check_ports()?;
+    dir.make()?;
+    plan.joining().try_for_each(|id| dir.mark_joining(id))?;
     // One thread, and it is this one: a node dies with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     runtime.block_on(async {
         let signals = Signals::listen().map_err(cannot_start)?;
-        Supervisor::start(plan, !args.no_restart, out)?.watch(signals).await
+        Supervisor::start(plan, dir, !args.no_restart, out)?.watch(signals).await
     })
 }
 
@@ -101,43 +107,43 @@ enum Event {
 
 struct Supervisor {
     plan: Plan,
+    dir: DataDir,
     restart: bool,
     out: Output,
     /// `None` while a node is dead.
     running: Vec<Option<NodeProcess>>,
+    /// Dead nodes that are about to be started again.
+    resting: usize,
+    /// The nodes that make up the cluster: those of the plan that were not removed from it.
+    members: watch::Sender<Vec<NodePlan>>,
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     ready: bool,
 }
 
 impl Supervisor {
-    fn start(plan: Plan, restart: bool, out: Output) -> Result<Supervisor, Failure> {
+    fn start(plan: Plan, dir: DataDir, restart: bool, out: Output) -> Result<Supervisor, Failure> {
         let begun = Instant::now();
         let (sender, events) = mpsc::unbounded_channel();
-        let mut supervisor =
-            Supervisor { running: Vec::new(), plan, restart, out, events, sender, ready: false };
+        let (members, expected) = watch::channel(plan.nodes.clone());
+        let mut supervisor = Supervisor {
+            running: Vec::new(),
+            resting: 0,
+            members,
+            plan,
+            dir,
+            restart,
+            out,
+            events,
+            sender,
+            ready: false,
+        };
         for node in 0..supervisor.plan.nodes.len() {
             let process = supervisor.spawn(node)?;
             supervisor.running.push(Some(process));
         }
         supervisor.print_table()?;
-        let (sender, nodes) = (supervisor.sender.clone(), supervisor.plan.nodes.clone());
-        tokio::spawn(async move {
-            let mut all = std::pin::pin!(ready::all_serve(&nodes));
-            let mut said = String::new();
-            loop {
-                match tokio::time::timeout(NOT_READY_AFTER, &mut all).await {
-                    Ok(()) => break sender.send(Event::Ready(begun.elapsed())),
-                    Err(_) => {
-                        let why = ready::obstacle(&nodes).await;
-                        if why != said {
-                            said.clone_from(&why);
-                            let _ = sender.send(Event::NotReadyYet(why));
-                        }
-                    }
-                }
-            }
-        });
+        tokio::spawn(say_when_ready(expected, supervisor.sender.clone(), begun));
         Ok(supervisor)
     }
 
@@ -177,6 +183,20 @@ impl Supervisor {
                 "{}\n\nlogs: log.txt in each directory",
                 table(["node", "pid", "grpc", "peer", "kafka", "data"], rows)
             )
+        })?;
+        for id in &self.plan.idle {
+            self.out.remark(&format!("{} is there too, and not started", self.dir.node(*id).display()));
+        }
+        self.plan.removed.iter().try_for_each(|id| self.say_removed(*id, "is left out"))
+    }
+
+    fn say_removed(&self, id: u64, what: &str) -> Result<(), Failure> {
+        let dir = self.dir.node(id);
+        self.out.show(&json!({ "event": "removed", "node": id, "data_dir": dir }), || {
+            format!(
+                "node {id} {what}: it was removed from the cluster; to have a new node {id}, delete {} and start again",
+                dir.display()
+            )
         })
     }
 
@@ -207,15 +227,17 @@ impl Supervisor {
     }
 
     fn say_ready(&self, after: Duration) -> Result<(), Failure> {
-        let bootstrap = self.plan.bootstrap();
+        let members = self.members.borrow();
+        let all = |address: fn(&NodePlan) -> &str| members.iter().map(address).collect::<Vec<_>>().join(",");
+        let bootstrap = all(|node| &node.grpc);
         let document = json!({ "event": "ready", "seconds": after.as_secs_f64(), "bootstrap": bootstrap,
-            "kafka": self.plan.kafka_bootstrap() });
+            "kafka": all(|node| &node.kafka) });
         self.out.show(&document, || {
-            let s = if self.plan.nodes.len() == 1 { "" } else { "s" };
+            let s = if members.len() == 1 { "" } else { "s" };
             format!(
                 "ready after {:.2} s: {} node{s}, --bootstrap {bootstrap} (Ctrl-C stops)",
                 after.as_secs_f64(),
-                self.plan.nodes.len()
+                members.len()
             )
         })
     }
@@ -224,6 +246,13 @@ impl Supervisor {
         let plan = &self.plan.nodes[node];
         let process = self.running[node].take().expect("a node dies once");
         plan.remove_pid(pid);
+        if status.code() == Some(Exit::Removed as i32) {
+            let id = plan.id;
+            self.dir.mark_removed(id)?;
+            self.members.send_modify(|members| members.retain(|member| member.id != id));
+            self.say_removed(id, &format!("(pid {pid}) ended"))?;
+            return self.anything_left();
+        }
         // Killed by somebody, it may start next time; what it says itself, it will say again.
         if !self.ready
             && let Some(code) = status.code()
@@ -236,25 +265,30 @@ impl Supervisor {
         }
         let document = json!({ "event": "died", "node": plan.id, "pid": pid, "status": status.to_string() });
         let seconds = RESTART_AFTER.as_secs();
-        let removed = status.code() == Some(Exit::Removed as i32);
         self.out.show(&document, || match self.restart {
-            _ if removed => format!("node {} (pid {pid}) ended: it was removed from the cluster", plan.id),
             true => format!("node {} (pid {pid}) died: {status}; starting it again in {seconds} s", plan.id),
             false => format!("node {} (pid {pid}) died: {status}", plan.id),
         })?;
-        if self.restart && !removed {
+        if self.restart {
+            self.resting += 1;
             let sender = self.sender.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(RESTART_AFTER).await;
                 let _ = sender.send(Event::StartAgain(node));
             });
-        } else if self.running.iter().all(Option::is_none) {
-            return Err(Failure::new(Exit::Failure, "all nodes are dead"));
         }
-        Ok(())
+        self.anything_left()
+    }
+
+    fn anything_left(&self) -> Result<(), Failure> {
+        match self.resting == 0 && self.running.iter().all(Option::is_none) {
+            true => Err(Failure::new(Exit::Failure, "all nodes are dead")),
+            false => Ok(()),
+        }
     }
 
     fn start_again(&mut self, node: usize) -> Result<(), Failure> {
+        self.resting -= 1;
         let process = self.spawn(node)?;
         let (id, pid) = (self.plan.nodes[node].id, process.pid);
         self.running[node] = Some(process);
@@ -298,6 +332,39 @@ impl Supervisor {
 
     fn order(&self, order: Order) {
         self.running.iter().flatten().for_each(|process| process.order(order));
+    }
+}
+
+/// Tells once all members serve, and meanwhile why they do not. They become fewer when one has been removed.
+async fn say_when_ready(
+    mut members: watch::Receiver<Vec<NodePlan>>,
+    sender: mpsc::UnboundedSender<Event>,
+    begun: Instant,
+) {
+    let mut said = String::new();
+    loop {
+        let nodes = members.borrow_and_update().clone();
+        let event = tokio::select! {
+            biased;
+            // Nobody is left to tell if the supervisor is gone.
+            changed = members.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            () = ready::all_serve(&nodes) => Event::Ready(begun.elapsed()),
+            () = tokio::time::sleep(NOT_READY_AFTER) => {
+                let why = ready::obstacle(&nodes).await;
+                if why == said {
+                    continue;
+                }
+                said.clone_from(&why);
+                Event::NotReadyYet(why)
+            }
+        };
+        let done = matches!(event, Event::Ready(_));
+        if sender.send(event).is_err() || done {
+            return;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which node gets which ports, directory and flags; decided, and checked, before anything is started.
 
 use super::DevArgs;
+use super::data_dir::{Found, Standing};
 use crate::exit::{Exit, Failure};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -13,6 +14,15 @@ pub struct NodePlan {
     pub peer: String,
     pub kafka: String,
     pub dir: PathBuf,
+    /// How it comes into its cluster.
+    entry: Entry,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// As one of those that form it, or formed it, or have belonged to it since.
+    Form,
+    Join,
 }
 
 impl NodePlan {
@@ -29,10 +39,14 @@ impl NodePlan {
 pub struct Plan {
     pub nodes: Vec<NodePlan>,
     pub node_flags: Vec<String>,
+    /// Nodes that would be started, had they not been removed from the cluster.
+    pub removed: Vec<u64>,
+    /// Nodes that have data here and are not asked for.
+    pub idle: Vec<u64>,
 }
 
 impl Plan {
-    pub fn make(args: &DevArgs) -> Result<Plan, Failure> {
+    pub fn make(args: &DevArgs, found: &Found) -> Result<Plan, Failure> {
         let last = args.nodes - 1;
         for (flag, first) in [
             ("--grpc-port", args.grpc_port),
@@ -56,14 +70,42 @@ impl Plan {
                 )));
             }
         }
+        let standing = |id: u64| found.get(&id).copied();
+        let exists = found.values().any(|standing| matches!(standing, Standing::Member | Standing::Removed));
+        let entry = |id: u64| match standing(id) {
+            Some(Standing::Member | Standing::Forming) => Entry::Form,
+            _ if exists => Entry::Join,
+            _ => Entry::Form,
+        };
         let node = |i: u16| NodePlan {
             id: u64::from(i) + 1,
             grpc: format!("127.0.0.1:{}", args.grpc_port + i),
             peer: format!("127.0.0.1:{}", args.peer_port + i),
             kafka: format!("127.0.0.1:{}", args.kafka_port + i),
             dir: args.data_dir.join(format!("node-{}", i + 1)),
+            entry: entry(u64::from(i) + 1),
         };
-        Ok(Plan { nodes: (0..args.nodes).map(node).collect(), node_flags: args.node_flags.clone() })
+        let last = u64::from(args.nodes);
+        let gone = |id: u64| standing(id) == Some(Standing::Removed);
+        let nodes: Vec<NodePlan> = (0..args.nodes).map(node).filter(|node| !gone(node.id)).collect();
+        if exists && !nodes.iter().any(|node| standing(node.id) == Some(Standing::Member)) {
+            return Err(Failure::usage(format_args!(
+                "{} holds a cluster, but none of the nodes 1 to {last} belongs to it (any more)",
+                args.data_dir.display()
+            ))
+            .hint("start those that do with --nodes, or choose another --data-dir"));
+        }
+        Ok(Plan {
+            nodes,
+            node_flags: args.node_flags.clone(),
+            removed: (1..=last).filter(|id| gone(*id)).collect(),
+            idle: found.keys().copied().filter(|id| *id > last && !gone(*id)).collect(),
+        })
+    }
+
+    /// Nodes that are to join a cluster.
+    pub fn joining(&self) -> impl Iterator<Item = u64> {
+        self.nodes.iter().filter(|node| node.entry == Entry::Join).map(|node| node.id)
     }
 
     /// Every port must be free now: a node that cannot bind is harder to understand.
@@ -90,19 +132,15 @@ impl Plan {
         )))
     }
 
-    /// Addresses for `--bootstrap`.
-    pub fn bootstrap(&self) -> String {
-        self.nodes.iter().map(|node| node.grpc.as_str()).collect::<Vec<_>>().join(",")
-    }
-
-    /// `bootstrap.servers` of Kafka clients.
-    pub fn kafka_bootstrap(&self) -> String {
-        self.nodes.iter().map(|node| node.kafka.as_str()).collect::<Vec<_>>().join(",")
-    }
-
     /// Arguments of `strandline` that run this node.
     pub fn arguments(&self, node: &NodePlan) -> Vec<String> {
-        let form: Vec<String> = self.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
+        let inside = self.nodes.iter().filter(|node| node.entry == Entry::Form);
+        let (flag, others): (&str, Vec<String>) = match node.entry {
+            Entry::Form => {
+                ("--form-cluster", inside.map(|node| format!("{}={}", node.id, node.peer)).collect())
+            }
+            Entry::Join => ("--join", inside.map(|node| node.peer.clone()).collect()),
+        };
         let mut arguments: Vec<String> =
             ["serve", "--node-id", &node.id.to_string(), "--data-dir"].map(String::from).into();
         arguments.push(node.dir.display().to_string());
@@ -110,7 +148,7 @@ impl Plan {
             ("--listen-grpc", &node.grpc),
             ("--listen-peer", &node.peer),
             ("--listen-kafka", &node.kafka),
-            ("--form-cluster", &form.join(",")),
+            (flag, &others.join(",")),
         ] {
             arguments.extend([flag.to_owned(), value.clone()]);
         }
@@ -150,10 +188,61 @@ mod tests {
         }
     }
 
+    fn fresh(args: &DevArgs) -> Result<Plan, Failure> {
+        Plan::make(args, &Found::default())
+    }
+
+    /// The flag that brings each node in, with what it says.
+    fn entries(plan: &Plan) -> Vec<(u64, String)> {
+        let entry = |node: &NodePlan| {
+            let arguments = plan.arguments(node);
+            let at = arguments.iter().position(|flag| flag == "--form-cluster" || flag == "--join").unwrap();
+            (node.id, arguments[at..at + 2].join(" "))
+        };
+        plan.nodes.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn nodes_that_are_new_to_a_cluster_join_those_that_belong_to_it() {
+        use Standing::{Forming, Joining, Member, Removed};
+        let form = |list: &str| format!("--form-cluster {list}");
+        let two = form("1=127.0.0.1:7170,2=127.0.0.1:7171");
+        let join = |list: &str| format!("--join {list}");
+        let both = "127.0.0.1:7170,127.0.0.1:7171";
+        let plan = |nodes, found: &[_]| {
+            Plan::make(&args(nodes, 7070, 7170), &found.iter().copied().collect()).unwrap()
+        };
+
+        let forming = plan(2, &[(1, Forming)]);
+        assert_eq!(entries(&forming), [(1, two.clone()), (2, two.clone())], "nobody belongs to one yet");
+        assert_eq!(forming.joining().count(), 0);
+
+        let grown = plan(3, &[(1, Member), (2, Forming)]);
+        assert_eq!(entries(&grown), [(1, two.clone()), (2, two.clone()), (3, join(both))]);
+        assert_eq!(grown.joining().collect::<Vec<_>>(), [3]);
+        let again = plan(3, &[(1, Member), (2, Member), (3, Joining)]);
+        assert_eq!(entries(&again)[2], (3, join(both)), "it was stopped before it had joined");
+
+        let shrunk = plan(4, &[(1, Member), (2, Removed), (3, Member), (5, Member)]);
+        let rest = form("1=127.0.0.1:7170,3=127.0.0.1:7172");
+        assert_eq!(
+            entries(&shrunk),
+            [(1, rest.clone()), (3, rest), (4, join("127.0.0.1:7170,127.0.0.1:7172"))]
+        );
+        assert_eq!((shrunk.removed, shrunk.idle), (vec![2], vec![5]));
+
+        for found in [&[(1, Removed)][..], &[(1, Removed), (4, Member)]] {
+            let found = found.iter().copied().collect();
+            let failure = Plan::make(&args(3, 7070, 7180), &found).unwrap_err();
+            assert!(failure.message.contains("none of the nodes 1 to 3 belongs to it"), "{failure:?}");
+        }
+    }
+
     #[test]
     fn each_node_gets_consecutive_ports_a_directory_and_the_same_list() {
-        let plan = Plan::make(&args(3, 7070, 7170)).unwrap();
-        assert_eq!(plan.bootstrap(), "127.0.0.1:7070,127.0.0.1:7071,127.0.0.1:7072");
+        let plan = fresh(&args(3, 7070, 7170)).unwrap();
+        let grpc: Vec<&str> = plan.nodes.iter().map(|node| node.grpc.as_str()).collect();
+        assert_eq!(grpc, ["127.0.0.1:7070", "127.0.0.1:7071", "127.0.0.1:7072"]);
         assert_eq!(
             plan.arguments(&plan.nodes[1]).join(" "),
             "serve --node-id 2 --data-dir d/node-2 --listen-grpc 127.0.0.1:7071 --listen-peer 127.0.0.1:7171 \
@@ -163,11 +252,11 @@ mod tests {
 
     #[test]
     fn ports_that_overlap_or_run_out_are_refused() {
-        assert_eq!(Plan::make(&args(3, 7070, 7072)).unwrap_err().exit, Exit::Usage);
-        assert_eq!(Plan::make(&args(3, 7072, 7070)).unwrap_err().exit, Exit::Usage);
-        assert!(Plan::make(&args(3, 7070, 7073)).is_ok());
-        assert_eq!(Plan::make(&args(3, 65534, 7170)).unwrap_err().exit, Exit::Usage);
-        assert!(Plan::make(&args(2, 65534, 7170)).is_ok());
+        assert_eq!(fresh(&args(3, 7070, 7072)).unwrap_err().exit, Exit::Usage);
+        assert_eq!(fresh(&args(3, 7072, 7070)).unwrap_err().exit, Exit::Usage);
+        assert!(fresh(&args(3, 7070, 7073)).is_ok());
+        assert_eq!(fresh(&args(3, 65534, 7170)).unwrap_err().exit, Exit::Usage);
+        assert!(fresh(&args(2, 65534, 7170)).is_ok());
     }
 
     #[test]
@@ -175,7 +264,7 @@ mod tests {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let taken = other.local_addr().unwrap().port();
         let peer_port = if taken > 30_000 { taken - 20_000 } else { taken + 20_000 };
-        let failure = Plan::make(&args(1, taken, peer_port)).unwrap().check_ports().unwrap_err();
+        let failure = fresh(&args(1, taken, peer_port)).unwrap().check_ports().unwrap_err();
         assert!(failure.message.contains(&format!("port {taken} of node 1")), "{failure:?}");
         assert!(failure.hint.unwrap().contains("nothing was started"));
     }
