@@ -245,7 +245,8 @@ node_config! {
         message_max_bytes: u64 = MIB + 12, "message.max.bytes", "1048588" [KIB, 60 * MIB];
         /// Whether records keep the producer's time or get the leader's (topic key `message.timestamp.type`).
         log_message_timestamp_type: TimestampType = TimestampType::CreateTime, "log.message.timestamp.type", "LogAppendTime";
-        /// Whether producing to, or asking about, a topic that does not exist creates it.
+        /// Whether a topic that does not exist is created, with the defaults above, when a client that wants that asks
+        /// about it: `strandline produce` does, and the SDK's producer with `auto_create_topics`.
         auto_create_topics_enable: bool = false, "auto.create.topics.enable", "true";
     }
     "Storage" {

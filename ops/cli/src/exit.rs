@@ -86,6 +86,11 @@ impl Failure {
         Failure { message: format!("{what}: {}", self.message), ..self }
     }
 
+    /// The same failure in words that know more.
+    pub fn replaced(self, message: impl Display) -> Self {
+        Failure { message: message.to_string(), ..self }
+    }
+
     pub fn with_exit(self, exit: Exit) -> Self {
         Failure { exit, ..self }
     }
@@ -131,6 +136,10 @@ impl From<Error> for Failure {
                 "is a node running there? `strandline dev` starts a cluster on this machine; --bootstrap or \
                  STRANDLINE_BOOTSTRAP names another one",
             ),
+            Exit::Failure if *error.kind() == ErrorKind::Protocol => failure.hint(
+                "--bootstrap takes the addresses for clients (--listen-grpc, 7070 by default), not those for the other \
+                 nodes (--listen-peer, 7170 by default)",
+            ),
             Exit::OutcomeUnknown => failure.hint("it may have happened: look before you repeat it"),
             Exit::NotFound if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
                 failure.hint("`strandline topic list` shows the topics that exist")
@@ -165,6 +174,15 @@ fn advice(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::InvalidReplicationFactor => {
             "start more nodes (`strandline cluster status` shows those that live), or ask for fewer replicas"
         }
+        ErrorCode::LeaderNotAvailable
+        | ErrorCode::NotCoordinator
+        | ErrorCode::CoordinatorLoading
+        | ErrorCode::ClusterNotReady
+        | ErrorCode::RequestTimedOut
+        | ErrorCode::OutcomeUnknown => {
+            "more than half of the nodes must run, and one with the partition's records: `strandline cluster status` \
+             shows who does"
+        }
         ErrorCode::GroupNotEmpty => "stop the group's members first (`strandline group describe GROUP`)",
         _ => return None,
     })
@@ -176,7 +194,7 @@ fn exit_of(error: &Error) -> Exit {
     }
     match error.kind() {
         ErrorKind::Broker(code) => exit_of_code(*code),
-        ErrorKind::Indeterminate => Exit::OutcomeUnknown,
+        ErrorKind::Indeterminate => Exit::Unreachable,
         // A broker answered until the end, and said no.
         ErrorKind::TimedOut if error.obstacle().is_some_and(|code| exit_of_code(code) == Exit::Refused) => {
             Exit::Refused
@@ -189,6 +207,8 @@ fn exit_of(error: &Error) -> Exit {
     }
 }
 
+/// Of an error of which the SDK promises that nothing has happened: a code that leaves this open came from something
+/// that changes nothing.
 fn exit_of_code(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::UnknownTopicOrPartition
@@ -203,8 +223,10 @@ fn exit_of_code(code: ErrorCode) -> Exit {
         | ErrorCode::ClusterNotReady
         | ErrorCode::ShuttingDown
         | ErrorCode::StorageError
-        | ErrorCode::Throttled => Exit::Unreachable,
-        ErrorCode::RequestTimedOut | ErrorCode::OutcomeUnknown | ErrorCode::Unknown => Exit::OutcomeUnknown,
+        | ErrorCode::Throttled
+        | ErrorCode::RequestTimedOut
+        | ErrorCode::OutcomeUnknown => Exit::Unreachable,
+        ErrorCode::InvalidConfig => Exit::Usage,
         ErrorCode::NotEnoughReplicas
         | ErrorCode::StorageFull
         | ErrorCode::RecordTooLarge
@@ -213,7 +235,6 @@ fn exit_of_code(code: ErrorCode) -> Exit {
         | ErrorCode::InvalidTopic
         | ErrorCode::InvalidPartitions
         | ErrorCode::InvalidReplicationFactor
-        | ErrorCode::InvalidConfig
         | ErrorCode::InvalidRequest
         | ErrorCode::GroupNotEmpty
         | ErrorCode::InvalidSessionTimeout
@@ -275,10 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_leaves_the_outcome_open_exits_with_outcome_unknown() {
-        for code in [ErrorCode::RequestTimedOut, ErrorCode::OutcomeUnknown, ErrorCode::Unknown] {
-            assert_eq!(exit_of_code(code), Exit::OutcomeUnknown);
+    fn what_certainly_did_not_happen_never_exits_with_outcome_unknown() {
+        for number in 1..=44 {
+            let code = ErrorCode::try_from(number).expect("codes are dense");
+            assert_ne!(exit_of_code(code), Exit::OutcomeUnknown, "{code:?}");
         }
+        for code in [ErrorCode::RequestTimedOut, ErrorCode::OutcomeUnknown] {
+            assert_eq!(exit_of_code(code), Exit::Unreachable, "a read that was not answered");
+        }
+        assert_eq!(exit_of_code(ErrorCode::InvalidConfig), Exit::Usage);
         assert_eq!(exit_of_code(ErrorCode::TopicExists), Exit::Refused);
         assert_eq!(exit_of_code(ErrorCode::UnknownTopicOrPartition), Exit::NotFound);
         assert_eq!(exit_of_code(ErrorCode::ClusterNotReady), Exit::Unreachable);

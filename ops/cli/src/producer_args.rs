@@ -39,6 +39,7 @@ impl ProducerArgs {
             .linger(self.linger)
             .batch_bytes(size(self.batch_bytes))
             .buffer_bytes(size(self.buffer_bytes))
+            .auto_create_topics(true)
             .delivery_timeout(self.delivery_timeout);
         Ok(producer.build()?)
     }

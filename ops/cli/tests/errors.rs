@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Cli, Dev, Node, NodeFlags, Single, wait_for};
+use common::{Cli, Dev, Node, NodeFlags, Single, signal, wait_for};
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
@@ -178,8 +178,8 @@ fn a_bad_configuration_of_a_topic_changes_nothing() {
     let before = cli.json(&["topic", "describe", "kept"])["configs"].clone();
     let alter = |set: &[&str], says: &[&str]| {
         let set: Vec<&str> = set.iter().flat_map(|pair| ["--config", pair]).collect();
-        cli.refuses(&[&["topic", "alter", "kept"], &set[..]].concat(), "", 6, says);
-        cli.refuses(&[&["topic", "create", "new"], &set[..]].concat(), "", 6, says);
+        cli.refuses(&[&["topic", "alter", "kept"], &set[..]].concat(), "", 2, says);
+        cli.refuses(&[&["topic", "create", "new"], &set[..]].concat(), "", 2, says);
     };
     alter(&["retention.mss=1"], &["retention.mss", "did you mean retention.ms?"]);
     alter(&["retention.ms=soon"], &["retention.ms", "'soon' is not a whole number"]);
@@ -187,6 +187,12 @@ fn a_bad_configuration_of_a_topic_changes_nothing() {
     alter(&["retention.bytes=1000000", "flush=perhaps"], &["flush", "ack, interval, os"]);
     let never = "2 is more than the topic has replicas (1): nothing could be written";
     alter(&["min.insync.replicas=2"], &["min.insync.replicas", never]);
+    alter(&["retention.ms=1", "retention.ms=2"], &["retention.ms is given twice"]);
+    cli.refuses(&["topic", "alter", "kept"], "", 2, &["--config", "--unset"]);
+    let looked = cli.json(&["topic", "create", "new", "--validate-only"]);
+    assert_eq!((&looked["id"], &looked["created"]), (&serde_json::Value::Null, &false.into()));
+    let add = ["topic", "add-partitions", "kept", "--partitions", "1000000"];
+    cli.refuses(&add, "", 6, &["kept has 1 partitions; 999999 more at once are too many"]);
     let exists = ["topic kept exists already", "strandline topic describe"];
     cli.refuses(&["topic", "create", "kept"], "", 6, &exists);
     cli.refuses(&["topic", "create", "no good"], "", 6, &["only ASCII letters, digits"]);
@@ -199,6 +205,112 @@ fn a_bad_configuration_of_a_topic_changes_nothing() {
     assert_eq!(cli.json(&["topic", "describe", "kept"])["configs"], before);
     assert_eq!(cli.json(&["topic", "list"]).as_array().map(Vec::len), Some(1));
     assert_eq!(cli.read("kept"), kept);
+}
+
+#[test]
+fn a_group_has_committed_what_was_written_and_not_what_was_read() {
+    let single = Single::start(&[]);
+    let cli = &single.cli;
+    let lines = filled(cli, "t", &[]);
+    let committed = |group: &str| {
+        let described = cli.run(&["--json", "group", "describe", group]);
+        let described: serde_json::Value = serde_json::from_slice(&described.stdout).unwrap_or_default();
+        described["partitions"][0]["committed"].as_i64().unwrap_or(0)
+    };
+    let consume = |group| ["consume", "t", "--group", group, "--exit-at-end"];
+
+    // Nothing of it fits.
+    let mut command = cli.command(&consume("full"));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let failed = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let message = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(1), "{message}");
+    assert!(message.contains("cannot write the output"), "{message}");
+    assert_eq!(committed("full"), 0);
+    assert_eq!(cli.ok(&consume("full")), lines, "so nothing is passed over");
+    assert_eq!(committed("full"), 100);
+
+    // The reader is gone from the start: nothing was taken, and it is not worth a word.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = cli.command(&consume("left"));
+    let left = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((left.status.code(), left.stderr.len()), (Some(0), 0));
+    assert_eq!(committed("left"), 0);
+    assert_eq!(cli.ok(&consume("left")), lines);
+}
+
+#[test]
+fn what_members_of_a_group_forbid_is_said_in_their_name() {
+    let single = Single::start(&[]);
+    let cli = &single.cli;
+    filled(cli, "t", &[]);
+    let past = ["group", "reset", "g", "--topic", "t", "--to", "99999999", "--create"];
+    let output = cli.run(&past);
+    let remark = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && remark.contains("t-0 has no such offset: 100"), "{remark}");
+    assert_eq!(cli.json(&past)["partitions"][0]["moved_into_range"], true);
+
+    let mut member = cli.command(&["consume", "t", "--group", "g"]);
+    let mut member = member.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the member to have its partition", Duration::from_secs(20), || {
+        cli.json(&["group", "describe", "g"])["partitions"][0]["member"].is_string()
+    });
+    let reset = ["group", "reset", "g", "--topic", "t", "--to", "earliest"];
+    cli.refuses(&reset, "", 6, &["group g has members", "stop the group's members first"]);
+    let beside = ["consume", "t", "--group", "g", "--partition", "0", "--exit-at-end"];
+    let refused = cli.run(&beside);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(6), "{message}");
+    assert!(refused.stdout.is_empty() && message.contains("group g has 1 member"), "{message}");
+    signal(member.id() as i32, libc::SIGTERM);
+    assert!(member.wait().unwrap().success());
+    cli.ok(&reset);
+    assert_eq!(cli.ok(&beside).lines().count(), 100);
+}
+
+#[test]
+fn produce_creates_a_topic_only_where_the_cluster_allows_it() {
+    let single = Single::start(&["--auto-create-topics-enable", "true"]);
+    single.cli.produce_ok(&["made"], "x\n");
+    assert_eq!(single.cli.read("made"), "x\n");
+    single.cli.refuses(&["topic", "describe", "asked"], "", 3, &["asked"]);
+    single.cli.refuses(&["consume", "asked", "--exit-at-end"], "", 3, &["asked"]);
+
+    // The other listener of the same node.
+    let peer = format!("127.0.0.1:{}", single.flags.peer);
+    single.cli.refuses(
+        &["topic", "list", "--bootstrap", &peer],
+        "",
+        1,
+        &["not those for the other nodes", "--listen-grpc"],
+    );
+}
+
+#[test]
+fn without_a_majority_nothing_is_in_doubt_that_changes_nothing_and_the_obstacle_is_named() {
+    let dev = Dev::start_with(3, &["--no-restart"]);
+    let cli = Cli { bootstrap: format!("127.0.0.1:{}", dev.grpc_port) };
+    filled(&dev.cli(), "t", &["--replication", "3"]);
+    // Transfers name who leads then, though the nodes hear of it one after the other.
+    let mut before = None;
+    for _ in 0..4 {
+        let leader = cli.json(&["cluster", "transfer-leadership"])["raft_leader"].as_u64();
+        assert!(leader.is_some() && leader != before, "{leader:?} after {before:?}");
+        before = leader;
+    }
+    dev.kill(2);
+    dev.kill(3);
+    let produce = ["produce", "t", "--delivery-timeout", "3s"];
+    let (code, message) = cli.fails(&produce, "lost\n");
+    assert!(code == 4 || code == 6, "{code}: {message}");
+    assert!(
+        message.contains("the last obstacle") && !message.contains("is a node running there"),
+        "{message}"
+    );
+    cli.refuses(&["group", "list", "--timeout", "2s"], "", 4, &["list groups"]);
+    let consume = ["consume", "t", "--group", "g", "--timeout", "5s"];
+    cli.refuses(&consume, "", 4, &["waiting for the coordinator of group g", "describe group g"]);
 }
 
 #[tokio::test]

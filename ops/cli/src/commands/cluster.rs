@@ -7,7 +7,14 @@ use crate::output::{Output, grouped};
 use crate::table::{facts, list, or_dash, table};
 use futures::StreamExt;
 use serde_json::{Value, json};
-use strandline_client::ClusterStatus;
+use std::time::Duration;
+use strandline_client::{Admin, Broker, Client, ClusterStatus};
+use tokio::time::Instant;
+
+/// Between two questions for the new leader.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// One node's share of the time in which the new leader is looked for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The cluster and its nodes
 #[derive(Debug, clap::Subcommand)]
@@ -84,19 +91,49 @@ pub async fn run(command: ClusterCommand, global: &Global, out: Output) -> Resul
             .hint("the removal goes on where the controller runs: run the same command again to watch it"))
         }
         ClusterCommand::TransferLeadership { to } => {
+            // Time is allowed once, for both.
+            let deadline = Instant::now() + global.timeout;
             admin.transfer_leadership(to).await.map_err(|error| match Failure::from(error) {
                 failure if failure.exit == Exit::Refused => {
                     failure.hint("`strandline cluster status` shows the voters, one of which can lead")
                 }
                 failure => failure,
             })?;
-            let leader = admin.cluster_status().await?.raft_leader;
-            out.show(&json!({ "raft_leader": leader }), || match leader {
-                Some(leader) => format!("node {leader} leads"),
-                None => "leadership was handed over; nobody has taken it yet".to_owned(),
-            })
+            let leader = tokio::time::timeout_at(deadline, new_leader(&admin)).await.map_err(|_| {
+                let message = "leadership was handed over, but nobody is seen to have taken it";
+                Failure::new(Exit::OutcomeUnknown, message)
+                    .hint("`strandline cluster status` shows who leads")
+            })?;
+            out.show(&json!({ "raft_leader": leader }), || format!("node {leader} leads"))
         }
     }
+}
+
+/// Waits until a node says of itself that it leads. After a transfer the one that led before no longer does; what
+/// others say of it may be of before.
+async fn new_leader(admin: &Admin) -> u64 {
+    loop {
+        if let Ok(status) = admin.cluster_status().await
+            && let Some(leader) = status.raft_leader
+            && let Some(broker) = status.brokers.iter().find(|broker| broker.id == leader)
+            && says_that_it_leads(broker).await
+        {
+            return leader;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn says_that_it_leads(broker: &Broker) -> bool {
+    let client = Client::builder()
+        .bootstrap(broker.grpc.as_str())
+        .client_id("strandline-cli")
+        .connect_timeout(ANSWER_WITHIN)
+        .request_timeout(ANSWER_WITHIN)
+        .operation_timeout(ANSWER_WITHIN);
+    let Ok(client) = client.build() else { return false };
+    let status = client.admin().cluster_status().await;
+    status.is_ok_and(|status| status.node_id == broker.id && status.raft_leader == Some(broker.id))
 }
 
 fn removed(node: u64) -> String {
@@ -186,7 +223,7 @@ fn page(status: &ClusterStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strandline_client::{Broker, LeaderCount};
+    use strandline_client::LeaderCount;
 
     #[test]
     fn the_status_shows_each_node_with_its_share() {

@@ -2,7 +2,7 @@
 
 use super::connect;
 use crate::cli::Global;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output::{Output, grouped, time_of_ms};
 use crate::position::{self, Position};
 use crate::table::{facts, or_dash, table};
@@ -36,7 +36,8 @@ Examples:
 
     strandline group reset billing --topic orders --to latest --create
 
-Exits with 6 while the group has members: stop them first. Exits with 3 when there is no such group, unless --create
+An offset outside a partition becomes its nearer end, and that is said. Exits with 6 while the group has members: stop
+them first. Exits with 3 when there is no such group, unless --create
 says that it need not exist yet.")]
     Reset {
         /// Group
@@ -124,16 +125,16 @@ async fn reset(
         let partitions = partitions.iter().map(|p| TopicPartition::new(topic, *p)).collect();
         admin.reset_group_partitions(group, partitions, to).await
     };
-    let offsets = offsets.map_err(|error| {
-        let has_members = matches!(error.code(), Some(ErrorCode::GroupNotEmpty | ErrorCode::UnknownMemberId));
-        let failure = Failure::from(error);
-        if has_members {
-            return failure.with_exit(Exit::Refused).hint("stop the group's members first");
-        }
-        failure
-    })?;
-    let documents: Vec<Value> =
-        offsets.iter().map(|(tp, offset)| json!({ "partition": tp.partition, "offset": offset })).collect();
+    let offsets = offsets?;
+    let documents: Vec<Value> = offsets
+        .iter()
+        .map(|(tp, offset)| {
+            json!({ "partition": tp.partition, "offset": offset, "moved_into_range": moved(to, *offset) })
+        })
+        .collect();
+    for (tp, offset) in offsets.iter().filter(|(_, offset)| moved(to, **offset)) {
+        out.remark(&format!("{tp} has no such offset: {offset}, its nearer end, is committed"));
+    }
     out.show(&json!({ "group": group, "topic": topic, "partitions": documents }), || {
         table(
             ["topic", "partition", "offset"],
@@ -142,6 +143,11 @@ async fn reset(
                 .map(|(tp, offset)| [tp.topic.to_string(), tp.partition.to_string(), offset.to_string()]),
         )
     })
+}
+
+/// The offset asked for lies outside the partition.
+fn moved(to: OffsetSpec, offset: i64) -> bool {
+    matches!(to, OffsetSpec::Offset(wanted) if wanted != offset)
 }
 
 /// One partition that the group owns or has committed.

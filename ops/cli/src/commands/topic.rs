@@ -6,9 +6,9 @@ use crate::exit::Failure;
 use crate::output::{Output, grouped};
 use crate::table::{facts, list, or_dash, table};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use strandline_client::{
-    Admin, ListedOffset, NewTopic, OffsetSpec, TopicConfig, TopicDescription, TopicPartition,
+    Admin, ErrorCode, ListedOffset, NewTopic, OffsetSpec, TopicConfig, TopicDescription, TopicPartition,
 };
 
 /// Topics: create, look at, change, delete
@@ -60,7 +60,7 @@ Examples:
         no_offsets: bool,
     },
     /// Set and unset configuration keys of a topic, all or none
-    #[command(after_help = "\
+    #[command(group = clap::ArgGroup::new("change").args(["configs", "unset"]).required(true).multiple(true), after_help = "\
 Examples:
     strandline topic alter orders --config retention.ms=86400000
     strandline topic alter orders --unset retention.ms --config flush=ack")]
@@ -68,7 +68,7 @@ Examples:
         /// Topic
         name: String,
         /// Key and new value; may be repeated
-        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = parse_pair, required_unless_present = "unset")]
+        #[arg(long = "config", value_name = "KEY=VALUE", value_parser = parse_pair)]
         configs: Vec<(String, String)>,
         /// Key that goes back to its default; may be repeated
         #[arg(long, value_name = "KEY")]
@@ -94,7 +94,21 @@ Examples:
     },
 }
 
+/// Which of two values was meant cannot be known.
+fn each_key_once(configs: &[(String, String)], unset: &[String]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    match configs.iter().map(|(key, _)| key).chain(unset).find(|key| !seen.insert(*key)) {
+        Some(twice) => Err(Failure::usage(format_args!("{twice} is given twice"))),
+        None => Ok(()),
+    }
+}
+
 pub async fn run(command: TopicCommand, global: &Global, out: Output) -> Result<(), Failure> {
+    match &command {
+        TopicCommand::Create { configs, .. } => each_key_once(configs, &[])?,
+        TopicCommand::Alter { configs, unset, .. } => each_key_once(configs, unset)?,
+        _ => {}
+    }
     let admin = connect(global).await?.admin();
     match command {
         TopicCommand::Create { name, partitions, replication, configs, if_not_exists, validate_only } => {
@@ -129,7 +143,19 @@ pub async fn run(command: TopicCommand, global: &Global, out: Output) -> Result<
             out.show(&json!({ "name": name, "set": set, "unset": unset }), || format!("altered {name}"))
         }
         TopicCommand::AddPartitions { name, partitions } => {
-            admin.add_partitions(&name, partitions).await?;
+            if let Err(error) = admin.add_partitions(&name, partitions).await {
+                let refused = error.code() == Some(ErrorCode::InvalidPartitions);
+                let now = if refused { admin.describe_topic(&name).await.ok() } else { None };
+                let now = now.map_or(i32::MAX, |topic| topic.partitions.len() as i32);
+                return Err(match Failure::from(error) {
+                    // It can only be the number that is too large; how large it may be the node alone knows.
+                    failure if partitions > now => failure.replaced(format_args!(
+                        "{name} has {now} partitions; {} more at once are too many",
+                        partitions - now
+                    )),
+                    failure => failure,
+                });
+            }
             out.show(&json!({ "name": name, "partitions": partitions }), || {
                 format!("{name} has {partitions} partitions")
             })
@@ -137,12 +163,7 @@ pub async fn run(command: TopicCommand, global: &Global, out: Output) -> Result<
         TopicCommand::Delete { name, if_exists } => {
             let deleted = match admin.delete_topic(&name).await {
                 Ok(()) => true,
-                Err(error)
-                    if if_exists
-                        && error.code() == Some(strandline_client::ErrorCode::UnknownTopicOrPartition) =>
-                {
-                    false
-                }
+                Err(error) if if_exists && error.code() == Some(ErrorCode::UnknownTopicOrPartition) => false,
                 Err(error) => return Err(error.into()),
             };
             out.show(&json!({ "name": name, "deleted": deleted }), || match deleted {
@@ -163,8 +184,10 @@ async fn create(
 ) -> Result<(), Failure> {
     match admin.create_topic(topic).await {
         Ok(made) => {
+            // What is only looked at gets no id.
+            let id = (!validate_only).then(|| made.id.to_string());
             let document = json!({
-                "name": name, "id": made.id.to_string(), "partitions": made.partitions,
+                "name": name, "id": id, "partitions": made.partitions,
                 "replication_factor": made.replication_factor, "created": !validate_only,
             });
             let verb = if validate_only { "would create" } else { "created" };
@@ -175,7 +198,7 @@ async fn create(
                 )
             })
         }
-        Err(error) if if_not_exists && error.code() == Some(strandline_client::ErrorCode::TopicExists) => {
+        Err(error) if if_not_exists && error.code() == Some(ErrorCode::TopicExists) => {
             out.show(&json!({ "name": name, "created": false }), || format!("{name} exists already"))
         }
         Err(error) => Err(error.into()),
@@ -311,7 +334,19 @@ fn page(topic: &TopicDescription, configs: &[TopicConfig], offsets: &Offsets) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
     use strandline_client::PartitionDescription;
+
+    #[test]
+    fn a_key_that_is_given_twice_is_a_slip() {
+        let pairs =
+            |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), "1".to_owned())).collect::<Vec<_>>();
+        assert!(each_key_once(&pairs(&["a", "b"]), &["c".to_owned()]).is_ok());
+        for (configs, unset) in [(pairs(&["a", "b", "a"]), vec![]), (pairs(&["a"]), vec!["a".to_owned()])] {
+            let failure = each_key_once(&configs, &unset).unwrap_err();
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, "a is given twice"));
+        }
+    }
 
     #[test]
     fn a_topic_is_described_with_what_is_missing_shown_as_missing() {

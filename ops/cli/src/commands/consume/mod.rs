@@ -1,8 +1,11 @@
 //! `strandline consume`: records of a topic to standard output.
 //!
 //! What has been handed out counts as processed when the consumer is asked for more (the SDK's rule); this command
-//! asks for more only after the records before are written to standard output. So a group's committed offsets
-//! never run ahead of the output.
+//! asks for more only after the records before are written to standard output ([`writer`]), and when writing fails it
+//! closes the consumer with what was written. So a group's committed offsets never run ahead of the output.
+
+mod ends;
+mod writer;
 
 use super::connect;
 use crate::cli::Global;
@@ -11,15 +14,14 @@ use crate::output::Output;
 use crate::position::{self, Position};
 use crate::record_format::{self, RecordFormat};
 use crate::signals::Signals;
-use serde::Serialize;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::io::Write;
+use ends::Ends;
+use std::fs::File;
 use std::time::Duration;
 use strandline_client::{
-    AutoOffsetReset, Client, Consumer, ConsumerRecord, ErrorKind, OffsetSpec, TopicPartition,
+    AutoOffsetReset, Client, Consumer, ErrorCode, ErrorKind, OffsetSpec, TopicPartition,
 };
 use tokio::time::Instant;
+use writer::Writer;
 
 /// Records written at once at most.
 const RECORDS_AT_ONCE: usize = 4096;
@@ -27,12 +29,15 @@ const RECORDS_AT_ONCE: usize = 4096;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A group member that gets no partition for this long will not get one.
 const NO_PARTITION_FOR: Duration = Duration::from_secs(10);
+/// What keeps us waiting for this long is worth a line.
+const SAY_AFTER: Duration = Duration::from_secs(3);
 
 /// Write the records of a topic to standard output
 ///
 /// Goes on with new records as they come, until Ctrl-C, unless --exit-at-end or --max-messages ends it. Without a
 /// group it reads every partition from --from. With a group it becomes a member, gets a share of the partitions,
-/// goes on where the group has committed, and commits what it has written.
+/// goes on where the group has committed, and commits what it has written. Whether the group can be reached is found out
+/// first, within --timeout; a member that loses it later waits for it, and says so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +62,8 @@ pub struct ConsumeArgs {
         )
     )]
     pub from: Position,
-    /// Only this partition; may be repeated. With a group: without membership, but with its offsets
+    /// Only this partition; may be repeated. With a group: without membership, but with its offsets, which is refused
+    /// while it has members
     #[arg(long = "partition", value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub partitions: Vec<i32>,
     /// End after so many records
@@ -76,11 +82,13 @@ pub struct ConsumeArgs {
 
 pub async fn run(args: ConsumeArgs, global: &Global, out: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failure, error))?;
-    let writer = Writer::new(&args, out)?;
-    let client = connect(global).await?;
-    let partitions = partitions(&args, client.topic(&args.topic).await?.partitions.len())?;
-    let ends = if args.exit_at_end { Ends::ask(&client, &partitions).await? } else { Ends::none() };
-    let mut consumer = start(&args, &client, &partitions)?;
+    let mut writer = Writer::new(&args, out, writer::standard_output()?)?;
+    let prepared = tokio::select! {
+        biased;
+        stop = signals.next() => Err(Failure::interrupted(format_args!("interrupted ({}) before the start", stop.exit_code()))),
+        prepared = prepare(&args, global, out) => prepared,
+    };
+    let (mut consumer, ends) = prepared?;
     let followed = !args.exit_at_end && args.max_messages.is_none();
 
     let read = tokio::select! {
@@ -90,16 +98,62 @@ pub async fn run(args: ConsumeArgs, global: &Global, out: Output) -> Result<(), 
             true => Ok(()),
             false => Err(Failure::interrupted(format_args!("interrupted ({}) before the end", stop.exit_code()))),
         },
-        read = read(&args, &mut consumer, ends, writer, out) => read,
+        read = read(&args, &mut consumer, ends, &mut writer, out) => read,
     };
     // Commits what was written and leaves the group; a second signal does not wait for that.
+    let closing = async {
+        match writer.written_of_the_last() {
+            Some(written) => consumer.close_processed(&written).await,
+            None => consumer.close().await,
+        }
+    };
     let closed = tokio::select! {
         biased;
         _ = signals.next() => return Err(Failure::interrupted("interrupted before the last commit")),
-        closed = consumer.close() => closed,
+        closed = closing => closed,
     };
     read?;
     Ok(closed?)
+}
+
+/// A consumer at its start, and where it is to end.
+async fn prepare(args: &ConsumeArgs, global: &Global, out: Output) -> Result<(Consumer, Ends), Failure> {
+    let client = connect(global).await?;
+    let partitions = partitions(args, client.topic(&args.topic).await?.partitions.len())?;
+    if let Some(group) = &args.group {
+        look_at_group(args, group, &client, out).await?;
+    }
+    let ends = if args.exit_at_end { Ends::ask(&client, &partitions).await? } else { Ends::none() };
+    Ok((start(args, &client, &partitions)?, ends))
+}
+
+/// A group that cannot be reached, or whose members own what is to be read, shows before anything is read.
+async fn look_at_group(args: &ConsumeArgs, group: &str, client: &Client, out: Output) -> Result<(), Failure> {
+    let admin = client.admin();
+    let mut asking = std::pin::pin!(admin.describe_group(group));
+    let found = match tokio::time::timeout(SAY_AFTER, &mut asking).await {
+        Ok(found) => found,
+        Err(_) => {
+            out.remark(&format!("waiting for the coordinator of group {group}"));
+            asking.await
+        }
+    };
+    match found {
+        Ok(found) if !args.partitions.is_empty() && !found.members.is_empty() => {
+            let members = found.members.len();
+            let s = if members == 1 { "" } else { "s" };
+            let message = format!(
+                "group {group} has {members} member{s}, and only they read with its offsets and commit them"
+            );
+            Err(Failure::new(Exit::Refused, message).hint(
+                "without --partition this becomes another member; without --group it reads beside the group; or stop \
+                 the members first",
+            ))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(ErrorCode::GroupNotFound) => Ok(()),
+        Err(error) => Err(Failure::from(error)),
+    }
 }
 
 fn partitions(args: &ConsumeArgs, count: usize) -> Result<Vec<TopicPartition>, Failure> {
@@ -146,11 +200,12 @@ async fn read(
     args: &ConsumeArgs,
     consumer: &mut Consumer,
     mut ends: Ends,
-    mut writer: Writer,
+    writer: &mut Writer<File>,
     out: Output,
 ) -> Result<(), Failure> {
     let mut left = args.max_messages.unwrap_or(u64::MAX);
     let begun = Instant::now();
+    let mut outside = Outside::default();
     while left > 0 {
         let most = RECORDS_AT_ONCE.min(usize::try_from(left).unwrap_or(usize::MAX));
         let records = match consumer.poll(most, LOOK_EVERY).await {
@@ -167,6 +222,15 @@ async fn read(
             }
         }
         writer.flush()?;
+        let subscribed = args.group.is_some() && args.partitions.is_empty();
+        let member = !subscribed || consumer.membership().is_some();
+        if let Some(group) = args.group.as_deref()
+            && outside.is_worth_a_word(member, Instant::now())
+        {
+            out.remark(&format!(
+                "not a member of group {group} now; waiting for its coordinator or its other members"
+            ));
+        }
         if !args.exit_at_end {
             continue;
         }
@@ -174,7 +238,7 @@ async fn read(
             Some(last) => ends.reached(last),
             None => ends.look(consumer),
         }
-        if args.group.is_none() || !args.partitions.is_empty() {
+        if !subscribed {
             if ends.all_reached() {
                 return Ok(());
             }
@@ -184,7 +248,7 @@ async fn read(
         if !share.is_empty() && ends.reached_in(&share) {
             return Ok(());
         }
-        if share.is_empty() && begun.elapsed() >= NO_PARTITION_FOR {
+        if share.is_empty() && member && begun.elapsed() >= NO_PARTITION_FOR {
             out.remark("other members of the group have all partitions");
             return Ok(());
         }
@@ -192,196 +256,37 @@ async fn read(
     Ok(())
 }
 
-/// Partitions of which the end, as it was at the start, has not been reached yet.
-struct Ends {
-    snapshot: BTreeMap<TopicPartition, i64>,
-    remaining: BTreeMap<TopicPartition, i64>,
+/// For how long this consumer has not been a member of its group.
+#[derive(Default)]
+struct Outside {
+    since: Option<Instant>,
+    said: bool,
 }
 
-impl Ends {
-    fn none() -> Ends {
-        Ends { snapshot: BTreeMap::new(), remaining: BTreeMap::new() }
-    }
-
-    async fn ask(client: &Client, partitions: &[TopicPartition]) -> Result<Ends, Failure> {
-        let latest = partitions.iter().map(|tp| (tp.clone(), OffsetSpec::Latest)).collect::<Vec<_>>();
-        let found = client.admin().list_offsets(latest).await?;
-        let snapshot: BTreeMap<_, _> =
-            found.into_iter().map(|(tp, listed)| (tp, listed.offset.unwrap_or(0))).collect();
-        let remaining =
-            snapshot.iter().filter(|(_, end)| **end > 0).map(|(tp, end)| (tp.clone(), *end)).collect();
-        Ok(Ends { snapshot, remaining })
-    }
-
-    /// Whether the record was there at the start.
-    fn wants(&self, record: &ConsumerRecord) -> bool {
-        self.snapshot.is_empty()
-            || self.snapshot.get(&record.topic_partition()).is_some_and(|end| record.offset < *end)
-    }
-
-    fn reached(&mut self, record: &ConsumerRecord) {
-        let tp = record.topic_partition();
-        if self.remaining.get(&tp).is_some_and(|end| record.offset + 1 >= *end) {
-            self.remaining.remove(&tp);
+impl Outside {
+    /// True once each time that it lasts.
+    fn is_worth_a_word(&mut self, member: bool, now: Instant) -> bool {
+        if member {
+            *self = Outside::default();
+            return false;
         }
-    }
-
-    /// Asks the consumer how far it is: a partition may end with something that is no record, or be empty.
-    fn look(&mut self, consumer: &Consumer) {
-        self.remaining.retain(|tp, end| consumer.position(tp).is_none_or(|position| position < *end));
-    }
-
-    fn all_reached(&self) -> bool {
-        self.remaining.is_empty()
-    }
-
-    fn reached_in(&self, share: &[TopicPartition]) -> bool {
-        !share.iter().any(|tp| self.remaining.contains_key(tp))
-    }
-}
-
-/// Records as bytes, gathered and written at once.
-struct Writer {
-    /// `None`: JSON.
-    format: Option<RecordFormat>,
-    buffer: Vec<u8>,
-}
-
-impl Writer {
-    fn new(args: &ConsumeArgs, out: Output) -> Result<Writer, Failure> {
-        let format = match (&args.format, out.json) {
-            (Some(_), true) => return Err(Failure::usage("--format and --json exclude each other")),
-            (None, true) => None,
-            (Some(format), false) => Some(format.clone()),
-            (None, false) => Some("%v".parse().expect("the default is right")),
-        };
-        Ok(Writer { format, buffer: Vec::with_capacity(256 << 10) })
-    }
-
-    fn add(&mut self, record: &ConsumerRecord) {
-        match &self.format {
-            Some(format) => format.write(record, &mut self.buffer),
-            None => {
-                serde_json::to_writer(&mut self.buffer, &JsonRecord::from(record))
-                    .expect("our own type serialises");
-            }
-        }
-        self.buffer.push(b'\n');
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&self.buffer).and_then(|()| stdout.flush());
-        self.buffer.clear();
-        written.map_err(|error| Failure::output(&error))
-    }
-}
-
-/// A record with `--json`. Keys, values and header values that are not UTF-8 come as hexadecimal digits under
-/// another name.
-#[derive(Serialize)]
-struct JsonRecord<'a> {
-    topic: &'a str,
-    partition: i32,
-    offset: i64,
-    timestamp_ms: i64,
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_hex: Option<String>,
-    value: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_hex: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<JsonHeader<'a>>,
-}
-
-#[derive(Serialize)]
-struct JsonHeader<'a> {
-    key: Cow<'a, str>,
-    value: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_hex: Option<String>,
-}
-
-impl<'a> From<&'a ConsumerRecord> for JsonRecord<'a> {
-    fn from(record: &'a ConsumerRecord) -> Self {
-        let (key, key_hex) = text_or_hex(record.key.as_deref());
-        let (value, value_hex) = text_or_hex(record.value.as_deref());
-        let header = |header: &'a strandline_client::Header| {
-            let (value, value_hex) = text_or_hex(header.value.as_deref());
-            JsonHeader { key: String::from_utf8_lossy(&header.key), value, value_hex }
-        };
-        JsonRecord {
-            topic: &record.topic,
-            partition: record.partition,
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            key,
-            key_hex,
-            value,
-            value_hex,
-            headers: record.headers.iter().map(header).collect(),
-        }
-    }
-}
-
-fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
-    match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
-        None => (None, None),
-        Some((Ok(text), _)) => (Some(text), None),
-        Some((Err(_), bytes)) => (None, Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())),
+        let since = *self.since.get_or_insert(now);
+        let long = now.duration_since(since) >= SAY_AFTER;
+        long && !std::mem::replace(&mut self.said, long)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use strandline_client::Header;
-
-    fn record(partition: i32, offset: i64) -> ConsumerRecord {
-        ConsumerRecord {
-            topic: "t".into(),
-            partition,
-            offset,
-            timestamp_ms: 7,
-            leader_epoch: 0,
-            key: Some(Bytes::from_static(b"k\xff")),
-            value: Some(Bytes::from_static("v\n\"é".as_bytes())),
-            headers: vec![Header { key: "h".into(), value: None }],
-        }
-    }
 
     #[test]
-    fn a_record_is_one_line_of_json_and_loses_no_byte() {
-        let mut writer = Writer { format: None, buffer: Vec::new() };
-        writer.add(&record(3, 42));
-        assert_eq!(writer.buffer.iter().filter(|b| **b == b'\n').count(), 1);
-        let json: serde_json::Value = serde_json::from_slice(&writer.buffer).unwrap();
-        let expected = serde_json::json!({
-            "topic": "t", "partition": 3, "offset": 42, "timestamp_ms": 7, "key": null, "key_hex": "6bff",
-            "value": "v\n\"é", "headers": [{ "key": "h", "value": null }],
-        });
-        assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn the_end_is_what_was_there_at_the_start() {
-        let tp = |p| TopicPartition::new("t", p);
-        let all = BTreeMap::from([(tp(0), 10), (tp(1), 0), (tp(2), 5)]);
-        let remaining = BTreeMap::from([(tp(0), 10), (tp(2), 5)]);
-        let mut ends = Ends { snapshot: all, remaining };
-        assert!(ends.wants(&record(0, 9)) && !ends.wants(&record(0, 10)) && !ends.wants(&record(1, 0)));
-        ends.reached(&record(0, 8));
-        assert!(!ends.reached_in(&[tp(0)]));
-        ends.reached(&record(0, 9));
-        assert!(ends.reached_in(&[tp(0), tp(1)]) && !ends.all_reached());
-        ends.reached(&record(2, 6));
-        assert!(ends.all_reached());
-        assert!(Ends::none().wants(&record(0, 1)), "without an end everything is wanted");
+    fn being_outside_the_group_is_told_once_each_time_that_it_lasts() {
+        let begun = Instant::now();
+        let mut outside = Outside::default();
+        let mut at = |seconds, member| outside.is_worth_a_word(member, begun + Duration::from_secs(seconds));
+        assert_eq!([at(0, false), at(2, false), at(3, false), at(4, false)], [false, false, true, false]);
+        assert_eq!([at(5, true), at(6, false), at(8, false), at(9, false)], [false, false, false, true]);
     }
 
     #[test]

@@ -35,8 +35,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// Produce a record for each line of standard input
 ///
-/// The line end is not part of the record; every other byte is. Prints a summary at the end. Exits with 0 only if
-/// every line was acknowledged: with 5 if the outcome of some is unknown, with 1 if some failed for certain.
+/// The line end is not part of the record; every other byte is. A topic that does not exist is created if the cluster
+/// allows that (auto.create.topics.enable). Prints a summary at the end. Exits with 0 only if every line was
+/// acknowledged: with 5 if the outcome of some is unknown, else with what the first failure means.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -63,14 +64,14 @@ pub struct ProduceArgs {
 pub async fn run(args: ProduceArgs, global: &Global, out: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failure, error))?;
     let client = connect(global).await?;
+    let producer = args.producer.build(&client)?;
     // An unknown topic shows before anything is read.
-    let topic = client.topic(&args.topic).await?;
+    let topic = producer.topic(&args.topic).await?;
     if let Some(partition) = args.partition
         && partition as usize >= topic.partitions.len()
     {
         return Err(super::no_partition(&args.topic, partition, topic.partitions.len()));
     }
-    let producer = args.producer.build(&client)?;
     let (tally, counts, tallying) = Tally::start(args.keep_going);
     let begun = Instant::now();
     let progress = tally::show_progress(&counts, out, begun);
