@@ -1,5 +1,6 @@
 //! Calls to brokers: one attempt, or retries that follow leaders and coordinators until a deadline.
 
+use crate::admin::topics::millis;
 use crate::backoff::Backoff;
 use crate::connection::Wire;
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
@@ -139,7 +140,10 @@ impl Inner {
             Ok(Err(status)) => Err(Error::from_status(&status, address)),
             Err(_) => Err(Error::new(
                 ErrorKind::Broker(ErrorCode::RequestTimedOut),
-                format!("{address} did not answer within {timeout:?}"),
+                format!(
+                    "{address} did not answer within {:?}",
+                    Duration::from_millis(millis(timeout).into())
+                ),
             )),
         }
     }
