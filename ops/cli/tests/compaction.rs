@@ -58,7 +58,7 @@ async fn only_the_last_value_of_each_key_is_left_whoever_leads() {
     assert_eq!(last_values(&dev), expected);
 
     // A deleted key goes, and its tombstone with it.
-    let client = Client::builder().bootstrap(&dev.bootstrap()).build().unwrap();
+    let client = Client::builder().bootstrap(dev.bootstrap()).build().unwrap();
     let producer = client.producer().build().unwrap();
     let delivered = producer.send_and_wait(Record::to("t").key("key-3")).await.unwrap();
     assert_eq!(delivered.offset, Some(6000));
