@@ -1,6 +1,7 @@
 //! Why the broker refused or could not finish a request. Fronts turn these into their protocol's codes,
 //! each in one exhaustive match; nothing here knows a wire type.
 
+use strandline_core::consumer_group::ConsumerGroupError;
 use strandline_core::group::GroupError;
 use strandline_metadata::Rejection;
 use strandline_record::{BrokerId, LeaderEpoch, Offset};
@@ -73,4 +74,7 @@ pub enum ServeError {
     NotCoordinator(Option<BrokerId>),
     #[error("{0}")]
     Group(GroupError),
+    /// A group of the consumer protocol (KIP-848).
+    #[error("{0}")]
+    ConsumerGroup(ConsumerGroupError),
 }

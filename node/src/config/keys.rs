@@ -7,6 +7,7 @@ use super::value::{ConfigValue, FlushMode, FormCluster, HostPort, LogFormat, Tim
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use strandline_core::consumer_group::assignor::Assignor;
 use strandline_record::BrokerId;
 use uuid::Uuid;
 
@@ -313,6 +314,15 @@ node_config! {
         group_initial_rebalance_delay: Duration = ms(500), "group.initial.rebalance.delay.ms", "3000" [0, 300_000];
         /// Members that a group may have.
         group_max_size: usize = 1000, "group.max.size", "1000" [1, 100_000];
+        /// Silence after which a member of a group of the consumer protocol (KIP-848) is removed.
+        group_consumer_session_timeout: Duration = ms(45_000), "group.consumer.session.timeout.ms", "45000" [100];
+        /// How often members of groups of the consumer protocol are told to send heartbeats.
+        group_consumer_heartbeat_interval: Duration = ms(5000), "group.consumer.heartbeat.interval.ms", "5000" [100];
+        /// Members that a group of the consumer protocol may have.
+        group_consumer_max_size: usize = 1000, "group.consumer.max.size", "1000" [1, 100_000];
+        /// Assignors that members of groups of the consumer protocol may ask for; the first is for those that ask for
+        /// none.
+        group_consumer_assignors: Vec<Assignor> = Assignor::ALL.to_vec(), "group.consumer.assignors", "range,uniform";
     }
     "Process" {
         /// Threads that serve requests.

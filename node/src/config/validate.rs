@@ -131,6 +131,12 @@ impl NodeConfig {
             u128::from(self.kafka_max_request_bytes),
             "a request of kafka.max.request.bytes could never be read",
         );
+        at_least(
+            "group.consumer.session.timeout.ms",
+            self.group_consumer_session_timeout.as_millis(),
+            2 * self.group_consumer_heartbeat_interval.as_millis(),
+            "two group.consumer.heartbeat.interval.ms must fit, or healthy members are removed",
+        );
         let largest_batch = u128::from(self.message_max_bytes);
         for (key, value) in [
             ("log.segment.bytes", self.log_segment_bytes),
@@ -213,6 +219,10 @@ mod tests {
         assert_eq!(
             complaints(|c| c.group_max_session_timeout = Duration::from_millis(500)),
             ["group.max.session.timeout.ms"]
+        );
+        assert_eq!(
+            complaints(|c| c.group_consumer_heartbeat_interval = Duration::from_secs(30)),
+            ["group.consumer.session.timeout.ms"]
         );
         assert_eq!(complaints(|c| c.log_segment_bytes = 100_000), ["log.segment.bytes"]);
         assert_eq!(complaints(|c| c.journal_file_bytes = 2_000_000), ["journal.file.bytes"]);

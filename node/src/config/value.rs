@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use strandline_core::consumer_group::assignor::Assignor;
 use strandline_record::BrokerId;
 use uuid::Uuid;
 
@@ -384,6 +385,29 @@ impl ConfigValue for Vec<HostPort> {
     }
     fn render(&self, _: Unit) -> String {
         self.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl ConfigValue for Vec<Assignor> {
+    fn kind(_: Unit) -> &'static str {
+        "list of assignors"
+    }
+    fn allowed(_: Unit) -> &'static str {
+        "`uniform`, `range`, or both with a comma between them"
+    }
+    fn parse(text: &str, _: Unit) -> Result<Self, String> {
+        let mut assignors = Vec::new();
+        for name in list(text) {
+            let assignor = Assignor::by_name(name).ok_or_else(|| format!("`{name}` is not an assignor"))?;
+            if assignors.contains(&assignor) {
+                return Err(format!("`{name}` is named twice"));
+            }
+            assignors.push(assignor);
+        }
+        if assignors.is_empty() { Err("at least one is needed".to_owned()) } else { Ok(assignors) }
+    }
+    fn render(&self, _: Unit) -> String {
+        self.iter().map(|assignor| assignor.name()).collect::<Vec<_>>().join(",")
     }
 }
 

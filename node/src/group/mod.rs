@@ -1,6 +1,7 @@
-//! Group coordination on this node: a thin shell around the deciding `core::group`.
+//! Group coordination on this node: a thin shell around the deciding `core::group` (classic protocol) and
+//! `core::consumer_group` (the new one, KIP-848).
 //!
-//! A cell holds one group's state while this node coordinates it. Requests lock the cell, let the core
+//! A cell holds one group's state, of either protocol, while this node coordinates it. Requests lock the cell, let the core
 //! decide, and carry out the effects: answers go to whoever waits, proposals to Raft. What has been agreed
 //! comes back through the image ([`Groups::apply`]), in image order.
 //!
@@ -8,21 +9,25 @@
 //! newer; a cell without waiting members or agreed ones is dropped when idle, so that memory follows the
 //! groups in use.
 
+mod cell;
+mod consumer;
 mod offsets;
 
-use crate::context::{Context, PROPOSE_DEADLINE};
+use crate::context::Context;
 use crate::error::ServeError;
+use cell::{Cell, CellState, Coordinated, Effects, Limits, Waiter, members_here};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use strandline_core::consumer_group::ConsumerGroupLimits;
 use strandline_core::group::{
     Answer, Effect, GroupDescription, GroupError, GroupLimits, GroupPhase, GroupState, JoinAnswer,
-    JoinRequest, Now, ProposalFailure, ProposalId, ReplyId, SyncAnswer, SyncRequest, coordinator_for,
+    JoinRequest, Now, ReplyId, SyncAnswer, SyncRequest, coordinator_for,
 };
 use strandline_metadata::machine::check_group_id;
-use strandline_metadata::{Command, Delta, Group, Image};
+use strandline_metadata::{ConsumerGroup, Delta, Group, Image};
 use strandline_record::{BrokerId, Generation};
 use tokio::sync::oneshot;
 
@@ -35,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Groups {
     context: Arc<Context>,
-    limits: GroupLimits,
+    limits: Limits,
     shared: Mutex<Shared>,
     next_reply: AtomicU64,
 }
@@ -46,40 +51,25 @@ struct Shared {
     cells: BTreeMap<Arc<str>, Arc<Cell>>,
 }
 
-struct Cell {
-    state: Mutex<CellState>,
-}
-
-impl std::fmt::Debug for Cell {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Cell")
-    }
-}
-
-struct CellState {
-    /// `None` once emptied, which happens only to a cell that is found no more: whoever holds it looks again.
-    group: Option<GroupState>,
-    waiting: BTreeMap<ReplyId, oneshot::Sender<Answer>>,
-}
-
-impl Cell {
-    fn adopt(name: &Arc<str>, image: &Image, limits: GroupLimits, now: Now) -> Arc<Cell> {
-        let state = GroupState::adopt(name.clone(), image.groups.get(name).cloned(), limits, now);
-        Arc::new(Cell { state: Mutex::new(CellState { group: Some(state), waiting: BTreeMap::new() }) })
-    }
-}
-
 impl Groups {
     pub fn new(context: Arc<Context>) -> Arc<Self> {
         let config = &context.config;
         let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let limits = GroupLimits {
+        let classic = GroupLimits {
             session_timeout_min_ms: ms(config.group_min_session_timeout),
             session_timeout_max_ms: ms(config.group_max_session_timeout),
             initial_rebalance_delay_ms: ms(config.group_initial_rebalance_delay),
             max_members: config.group_max_size,
             ..GroupLimits::default()
         };
+        let consumer = ConsumerGroupLimits {
+            session_timeout_ms: ms(config.group_consumer_session_timeout),
+            heartbeat_interval_ms: ms(config.group_consumer_heartbeat_interval),
+            max_members: config.group_consumer_max_size,
+            assignors: config.group_consumer_assignors.clone(),
+            ..ConsumerGroupLimits::default()
+        };
+        let limits = Limits { classic, consumer };
         Arc::new(Groups { context, limits, shared: Mutex::default(), next_reply: AtomicU64::new(1) })
     }
 
@@ -110,23 +100,31 @@ impl Groups {
             return Err(ServeError::Throttled);
         }
         let name: Arc<str> = group.into();
-        let cell = Cell::adopt(&name, &image, self.limits, self.now());
+        let cell = Cell::adopt(&name, &image, &self.limits, self.now());
         shared.cells.insert(name, cell.clone());
         Ok(cell)
     }
 
-    /// Locks the group and lets `decide` change it; its effects are carried out.
+    /// Locks a group of the classic protocol and lets `decide` change it; its effects are carried out.
     fn with<T>(
         self: &Arc<Self>,
         group: &str,
         decide: impl FnOnce(&mut GroupState, Now) -> (T, Vec<Effect>),
     ) -> Result<T, ServeError> {
         self.on_cell(group, |cell, state, now| {
-            let group = state.group.as_mut().expect("a cell that is in use");
-            let (value, effects) = decide(group, now);
-            self.carry_out(cell, state, effects);
-            value
-        })
+            let Some(Coordinated::Classic(classic)) = state.group.as_mut() else {
+                return Err(consumer::not_classic(state.group.as_ref(), false));
+            };
+            let (value, effects) = decide(classic, now);
+            self.carry_out(cell, state, Effects::Classic(effects));
+            Ok(value)
+        })?
+    }
+
+    /// The image last applied here.
+    fn image_here(&self) -> Result<Arc<Image>, ServeError> {
+        let image = self.shared.lock().image.clone();
+        image.ok_or_else(|| ServeError::ClusterNotReady("this node is still starting".to_owned()))
     }
 
     /// Locks the group's cell for `work`; its `group` is there.
@@ -151,38 +149,9 @@ impl Groups {
         ServeError::NotCoordinator(self.coordinator(group).filter(|broker| *broker != self.context.id))
     }
 
-    fn carry_out(self: &Arc<Self>, cell: &Arc<Cell>, state: &mut CellState, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Reply { id, answer } => {
-                    if let Some(waiting) = state.waiting.remove(&id) {
-                        let _ = waiting.send(answer); // The client may be gone.
-                    }
-                }
-                Effect::Propose { id, command } => self.propose(cell, id, command),
-            }
-        }
-    }
-
-    /// Success shows in the image; anything else goes back to the group.
-    fn propose(self: &Arc<Self>, cell: &Arc<Cell>, id: ProposalId, command: Command) {
-        let (groups, cell) = (self.clone(), cell.clone());
-        tokio::spawn(async move {
-            let failure = match groups.context.propose(command, PROPOSE_DEADLINE).await {
-                Ok(_) => return,
-                Err(ServeError::Rejected(rejection)) => ProposalFailure::Rejected(rejection),
-                Err(_) => ProposalFailure::Unknown,
-            };
-            let mut state = cell.state.lock();
-            let Some(group) = state.group.as_mut() else { return };
-            let effects = group.proposal_failed(id, failure, groups.now());
-            groups.carry_out(&cell, &mut state, effects);
-        });
-    }
-
     /// Follows the metadata: agreed generations, and which groups are coordinated elsewhere now.
     pub fn apply(self: &Arc<Self>, image: &Arc<Image>, delta: &Delta) {
-        let (changed, moved) = {
+        let (changed, moved, assigning) = {
             let mut shared = self.shared.lock();
             shared.image = Some(image.clone());
             let look_at_all = delta.full || !delta.brokers.is_empty();
@@ -207,29 +176,33 @@ impl Groups {
                     .filter_map(|name| Some((name.clone(), shared.cells.get(name)?.clone())))
                     .collect(),
             };
-            (changed, moved)
+            let assigning: Vec<Arc<Cell>> = match delta.full || !delta.topics.is_empty() {
+                true => shared.cells.values().cloned().collect(),
+                false => Vec::new(),
+            };
+            (changed, moved, assigning)
         };
         for cell in moved {
             self.unload(&cell);
         }
         for (name, cell) in changed {
+            self.follow(&name, &cell, image);
+        }
+        for cell in assigning {
             let mut state = cell.state.lock();
-            let Some(group) = state.group.as_mut() else { continue };
-            let effects = group.image(image.groups.get(&name), self.now());
-            self.carry_out(&cell, &mut state, effects);
+            if let Some(Coordinated::Consumer(group)) = state.group.as_mut() {
+                let effects = group.topics_changed(image, self.now());
+                self.carry_out(&cell, &mut state, Effects::Consumer(effects));
+            }
         }
     }
 
     /// Groups with members that this node has just come to coordinate are held from now on, asked for or not,
     /// so that members that died meanwhile expire.
     fn adopt_all(&self, shared: &mut Shared, image: &Image) {
-        for (name, group) in image.groups.iter() {
-            if !group.members.is_empty()
-                && !shared.cells.contains_key(name)
-                && shared.cells.len() < MAX_CELLS
-                && coordinator(image, name) == Some(self.context.id)
-            {
-                shared.cells.insert(name.clone(), Cell::adopt(name, image, self.limits, self.now()));
+        for name in members_here(image, self.context.id) {
+            if !shared.cells.contains_key(name) && shared.cells.len() < MAX_CELLS {
+                shared.cells.insert(name.clone(), Cell::adopt(name, image, &self.limits, self.now()));
             }
         }
     }
@@ -248,15 +221,13 @@ impl Groups {
     pub fn tick(self: &Arc<Self>) {
         let cells: Vec<(Arc<str>, Arc<Cell>)> =
             self.shared.lock().cells.iter().map(|(name, cell)| (name.clone(), cell.clone())).collect();
-        let now = self.now();
+        let (Ok(image), now) = (self.image_here(), self.now()) else { return };
         for (name, cell) in cells {
             let mut state = cell.state.lock();
             let Some(group) = state.group.as_mut() else { continue };
-            if group.next_deadline().is_some_and(|deadline| deadline <= now.mono_ms) {
-                let effects = group.tick(now);
-                self.carry_out(&cell, &mut state, effects);
-            }
-            let idle = state.waiting.is_empty() && state.group.as_ref().is_some_and(GroupState::is_idle);
+            let effects = group.tick(&image, now);
+            self.carry_out(&cell, &mut state, effects);
+            let idle = state.waiting.is_empty() && state.group.as_ref().is_some_and(Coordinated::is_idle);
             if idle {
                 self.forget(&name, &cell);
                 state.group = None;
@@ -277,7 +248,8 @@ impl Groups {
     pub async fn join(self: &Arc<Self>, group: &str, request: JoinRequest) -> Result<JoinAnswer, ServeError> {
         let wait =
             Duration::from_millis(u64::from(request.rebalance_timeout_ms.max(request.session_timeout_ms)));
-        let answer = self.wait_for(group, wait, |state, reply, now| state.join(request, reply, now)).await?;
+        let answer =
+            self.wait_for(group, wait, true, |state, reply, now| state.join(request, reply, now)).await?;
         match answer {
             Answer::Join(answer) => Ok(answer),
             Answer::Error(error) => Err(self.refused(group, error)),
@@ -286,8 +258,9 @@ impl Groups {
     }
 
     pub async fn sync(self: &Arc<Self>, group: &str, request: SyncRequest) -> Result<SyncAnswer, ServeError> {
-        let wait = Duration::from_millis(u64::from(self.limits.session_timeout_max_ms));
-        let answer = self.wait_for(group, wait, |state, reply, now| state.sync(request, reply, now)).await?;
+        let wait = Duration::from_millis(u64::from(self.limits.classic.session_timeout_max_ms));
+        let answer =
+            self.wait_for(group, wait, false, |state, reply, now| state.sync(request, reply, now)).await?;
         match answer {
             Answer::Sync(answer) => Ok(answer),
             Answer::Error(error) => Err(self.refused(group, error)),
@@ -302,22 +275,30 @@ impl Groups {
         }
     }
 
-    /// Sends a request that may be answered by a later event, and waits for that; not beyond the node's end.
+    /// Sends a classic request that may be answered by a later event, and waits for that; not beyond the node's
+    /// end.
     async fn wait_for(
         self: &Arc<Self>,
         group: &str,
         wait: Duration,
+        joins: bool,
         request: impl FnOnce(&mut GroupState, ReplyId, Now) -> Vec<Effect>,
     ) -> Result<Answer, ServeError> {
         let reply = ReplyId(self.next_reply.fetch_add(1, Ordering::Relaxed));
         let (tx, rx) = oneshot::channel();
         let cell = self.on_cell(group, |cell, state, now| {
-            let group = state.group.as_mut().expect("a cell that is in use");
-            let effects = request(group, reply, now);
-            state.waiting.insert(reply, tx);
-            self.carry_out(cell, state, effects);
-            cell.clone()
-        })?;
+            if joins && matches!(&state.group, Some(Coordinated::Consumer(empty)) if empty.is_idle()) {
+                let next = Coordinated::classic(&group.into(), &*self.image_here()?, &self.limits, now);
+                self.replace(cell, state, next);
+            }
+            let Some(Coordinated::Classic(classic)) = state.group.as_mut() else {
+                return Err(consumer::not_classic(state.group.as_ref(), joins));
+            };
+            let effects = request(classic, reply, now);
+            state.waiting.insert(reply, Waiter::Classic(tx));
+            self.carry_out(cell, state, Effects::Classic(effects));
+            Ok(cell.clone())
+        })??;
         // If the client goes away (this future is dropped), the group hears of it.
         let guard = Abandon { groups: self.clone(), cell, reply };
         let answer = tokio::select! {
@@ -356,7 +337,20 @@ impl Groups {
 
     /// A description of a group that this node coordinates.
     pub fn describe(self: &Arc<Self>, group: &str) -> Result<GroupDescription, ServeError> {
-        let mut described = self.with(group, |state, _| (state.describe(), Vec::new()))?;
+        if let Some(consumers) = self.describe_consumers(group)? {
+            return Ok(consumer::as_classic(consumers, &self.context.image()));
+        }
+        let mut described = self.on_cell(group, |_, state, _| match &state.group {
+            Some(Coordinated::Classic(classic)) => classic.describe(),
+            _ => GroupDescription {
+                phase: GroupPhase::Dead,
+                generation: Generation(0),
+                protocol_type: "".into(),
+                protocol: "".into(),
+                leader: None,
+                members: Vec::new(),
+            },
+        })?;
         if described.phase == GroupPhase::Dead
             && self.context.image().group_offsets(&Arc::from(group)).next().is_some()
         {
@@ -378,6 +372,9 @@ impl Groups {
         for (name, group) in image.groups.iter() {
             listed.insert(name.clone(), (agreed_phase(group), group.protocol_type.clone()));
         }
+        for (name, group) in image.consumer_groups.iter() {
+            listed.insert(name.clone(), (agreed_consumer_phase(group), "consumer".into()));
+        }
         listed.into_iter().map(|(name, (phase, kind))| (name, phase, kind)).collect()
     }
 }
@@ -387,6 +384,14 @@ fn agreed_phase(group: &Group) -> GroupPhase {
         (true, _) => GroupPhase::Empty,
         (false, true) => GroupPhase::Stable,
         (false, false) => GroupPhase::CompletingRebalance,
+    }
+}
+
+fn agreed_consumer_phase(group: &ConsumerGroup) -> GroupPhase {
+    match (group.members.is_empty(), group.is_stable()) {
+        (true, _) => GroupPhase::Empty,
+        (false, true) => GroupPhase::Stable,
+        (false, false) => GroupPhase::Reconciling,
     }
 }
 
@@ -409,9 +414,9 @@ impl Drop for Abandon {
             return; // It was answered.
         }
         let now = self.groups.now();
-        if let Some(group) = state.group.as_mut() {
+        if let Some(Coordinated::Classic(group)) = state.group.as_mut() {
             let effects = group.abandon(self.reply, now);
-            self.groups.carry_out(&self.cell, &mut state, effects);
+            self.groups.carry_out(&self.cell, &mut state, Effects::Classic(effects));
         }
     }
 }

@@ -2,11 +2,13 @@
 //! answered after it; fetches read an image that is at least as new as every answered commit (I14).
 
 use super::Groups;
+use super::cell::Coordinated;
 use crate::context::PROPOSE_DEADLINE;
 use crate::error::ServeError;
 use std::sync::Arc;
+use strandline_core::consumer_group::ConsumerGroupError;
 use strandline_core::group::GroupError;
-use strandline_metadata::{Command, CommittedOffset, Rejection};
+use strandline_metadata::{Command, CommittedOffset, GroupEpoch, Rejection};
 use strandline_record::{Generation, PartitionId, TopicId, TopicPartition};
 
 /// Partitions in one commit, and bytes of metadata for each (Kafka's `offset.metadata.max.bytes`).
@@ -14,7 +16,7 @@ const MAX_OFFSETS: usize = 10_000;
 const MAX_METADATA: usize = 4096;
 
 impl Groups {
-    /// Commits on behalf of a member, or (without generation and member) of a simple consumer.
+    /// Commits on behalf of a member (in a group of the consumer protocol `generation` is its epoch), or (without generation and member) of a simple consumer.
     pub async fn commit(
         self: &Arc<Self>,
         group: &str,
@@ -33,9 +35,16 @@ impl Groups {
                 "offset metadata has at most {MAX_METADATA} bytes"
             )));
         }
-        let member = self
-            .with(group, |state, now| (state.commit_check(member, instance, generation, now), Vec::new()))?
-            .map_err(ServeError::Group)?;
+        let member = self.on_cell(group, |_, state, now| match state.group.as_mut() {
+            Some(Coordinated::Classic(state)) => {
+                state.commit_check(member, instance, generation, now).map_err(ServeError::Group)
+            }
+            Some(Coordinated::Consumer(state)) => {
+                let epoch = generation.map(|generation| GroupEpoch(generation.0));
+                state.commit_check(member, epoch).map_err(ServeError::ConsumerGroup)
+            }
+            None => unreachable!("a cell in use has a group"),
+        })??;
         if offsets.is_empty() {
             return Ok(());
         }
@@ -46,6 +55,9 @@ impl Groups {
             }
             ServeError::Rejected(Rejection::RebalanceInProgress) => {
                 ServeError::Group(GroupError::RebalanceInProgress)
+            }
+            ServeError::Rejected(Rejection::StaleMemberEpoch { .. }) => {
+                ServeError::ConsumerGroup(ConsumerGroupError::StaleMemberEpoch)
             }
             ServeError::Rejected(Rejection::UnknownMember) => ServeError::Group(GroupError::UnknownMemberId),
             other => other,

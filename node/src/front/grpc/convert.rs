@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::error::ServeError;
+use strandline_core::consumer_group::ConsumerGroupError;
 use strandline_core::group::GroupError;
 use strandline_metadata::{Image, Rejection};
 use strandline_record::{BrokerId, LeaderEpoch, PartitionId, TopicId, TopicPartition};
@@ -78,6 +79,7 @@ fn code(error: &ServeError) -> ErrorCode {
         ServeError::Rejected(rejection) => rejection_code(rejection),
         ServeError::NotCoordinator(_) | ServeError::NotController(_) => ErrorCode::NotCoordinator,
         ServeError::Group(error) => group_code(error),
+        ServeError::ConsumerGroup(error) => consumer_group_code(error),
     }
 }
 
@@ -129,5 +131,25 @@ fn group_code(error: &GroupError) -> ErrorCode {
         GroupError::GroupMaxSizeReached => ErrorCode::Throttled,
         GroupError::InvalidRequest(_) => ErrorCode::InvalidRequest,
         GroupError::Refused(rejection) => rejection_code(rejection),
+    }
+}
+
+/// The SDK has no such groups; it may commit for a member of one, or name one by mistake.
+fn consumer_group_code(error: &ConsumerGroupError) -> ErrorCode {
+    match error {
+        ConsumerGroupError::NotCoordinator => ErrorCode::NotCoordinator,
+        ConsumerGroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        ConsumerGroupError::FencedMemberEpoch | ConsumerGroupError::StaleMemberEpoch => {
+            ErrorCode::IllegalGeneration
+        }
+        ConsumerGroupError::FencedInstanceId | ConsumerGroupError::UnreleasedInstanceId => {
+            ErrorCode::FencedInstanceId
+        }
+        ConsumerGroupError::OtherProtocol => ErrorCode::InconsistentGroupProtocol,
+        ConsumerGroupError::GroupMaxSizeReached => ErrorCode::Throttled,
+        ConsumerGroupError::UnsupportedAssignor(_)
+        | ConsumerGroupError::InvalidRegularExpression(_)
+        | ConsumerGroupError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        ConsumerGroupError::Refused(rejection) => rejection_code(rejection),
     }
 }

@@ -4,6 +4,7 @@
 use super::api::Code;
 use crate::error::ServeError;
 use kafka_protocol::error::ResponseError::{self, *};
+use strandline_core::consumer_group::ConsumerGroupError;
 use strandline_core::group::GroupError;
 use strandline_metadata::Rejection;
 
@@ -44,6 +45,7 @@ fn response_error(error: &ServeError) -> ResponseError {
         ServeError::NotCoordinator(_) => NotCoordinator,
         ServeError::NotController(_) => NotController,
         ServeError::Group(error) => of_group(error),
+        ServeError::ConsumerGroup(error) => of_consumer_group(error),
     }
 }
 
@@ -106,6 +108,24 @@ fn of_group(error: &GroupError) -> ResponseError {
         GroupError::GroupMaxSizeReached => GroupMaxSizeReached,
         GroupError::InvalidRequest(_) => InvalidRequest,
         GroupError::Refused(rejection) => of_rejection(rejection),
+    }
+}
+
+fn of_consumer_group(error: &ConsumerGroupError) -> ResponseError {
+    match error {
+        ConsumerGroupError::NotCoordinator => NotCoordinator,
+        ConsumerGroupError::UnknownMemberId => UnknownMemberId,
+        ConsumerGroupError::FencedMemberEpoch => FencedMemberEpoch,
+        ConsumerGroupError::StaleMemberEpoch => StaleMemberEpoch,
+        ConsumerGroupError::FencedInstanceId => FencedInstanceId,
+        ConsumerGroupError::UnreleasedInstanceId => UnreleasedInstanceId,
+        ConsumerGroupError::UnsupportedAssignor(_) => UnsupportedAssignor,
+        ConsumerGroupError::InvalidRegularExpression(_) => InvalidRegularExpression,
+        ConsumerGroupError::GroupMaxSizeReached => GroupMaxSizeReached,
+        ConsumerGroupError::InvalidRequest(_) => InvalidRequest,
+        // As Kafka does without online migration: there is no group of this protocol.
+        ConsumerGroupError::OtherProtocol => GroupIdNotFound,
+        ConsumerGroupError::Refused(rejection) => of_rejection(rejection),
     }
 }
 

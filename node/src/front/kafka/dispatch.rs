@@ -1,7 +1,9 @@
 //! From the bytes of a request to the function that answers it, and back.
 
 use super::KafkaFront;
-use super::api::{self, admin, cluster, configs, fetch, groups, offsets, produce, quotas, replicas};
+use super::api::{
+    self, admin, cluster, configs, consumer_group, fetch, groups, offsets, produce, quotas, replicas,
+};
 use super::connection::Pending;
 use super::frame::Answer;
 use super::shape::{self, ShapeError};
@@ -174,6 +176,8 @@ async fn answer(call: &Call, key: ApiKey) -> Result<Answer, Refusal> {
         ApiKey::DescribeGroups => call.encode(&groups::describe(call, call.decode()?).await),
         ApiKey::ListGroups => call.encode(&groups::list(call, &call.decode()?).await),
         ApiKey::DeleteGroups => call.encode(&groups::delete(call, call.decode()?).await),
+        ApiKey::ConsumerGroupHeartbeat => call.encode(&consumer_group::heartbeat(call, call.decode()?).await),
+        ApiKey::ConsumerGroupDescribe => call.encode(&consumer_group::describe(call, call.decode()?).await),
         ApiKey::OffsetCommit => call.encode(&api::commits::commit(call, call.decode()?).await),
         ApiKey::OffsetFetch => call.encode(&api::commits::fetch(call, call.decode()?).await),
         ApiKey::OffsetDelete => call.encode(&api::commits::delete(call, call.decode()?).await),

@@ -177,6 +177,25 @@ pub static OFFSET_DELETE: Shape =
     Shape { fields: &[f(0, 0, Text), f(0, 0, Array(&Struct(&OFFSET_DELETE_TOPIC)))], tags: &[] };
 pub static DESCRIBE_GROUPS: Shape = Shape { fields: &[f(0, 6, Array(&Text)), f(3, 6, Fixed(1))], tags: &[] };
 pub static LIST_GROUPS: Shape = Shape { fields: &[f(4, 5, Array(&Text)), f(5, 5, Array(&Text))], tags: &[] };
+static CONSUMER_GROUP_HEARTBEAT_TOPIC_PARTITIONS: Shape =
+    Shape { fields: &[f(0, 1, Fixed(16)), f(0, 1, Array(&Fixed(4)))], tags: &[] };
+pub static CONSUMER_GROUP_HEARTBEAT: Shape = Shape {
+    fields: &[
+        f(0, 1, Text),
+        f(0, 1, Text),
+        f(0, 1, Fixed(4)),
+        f(0, 1, Text),
+        f(0, 1, Text),
+        f(0, 1, Fixed(4)),
+        f(0, 1, Array(&Text)),
+        f(1, 1, Text),
+        f(0, 1, Text),
+        f(0, 1, Array(&Struct(&CONSUMER_GROUP_HEARTBEAT_TOPIC_PARTITIONS))),
+    ],
+    tags: &[],
+};
+pub static CONSUMER_GROUP_DESCRIBE: Shape =
+    Shape { fields: &[f(0, 1, Array(&Text)), f(0, 1, Fixed(1))], tags: &[] };
 pub static DELETE_GROUPS: Shape = Shape { fields: &[f(0, 2, Array(&Text))], tags: &[] };
 static CREATE_TOPICS_CREATABLE_REPLICA_ASSIGNMENT: Shape =
     Shape { fields: &[f(2, 7, Fixed(4)), f(2, 7, Array(&Fixed(4)))], tags: &[] };

@@ -80,6 +80,8 @@ pub static SERVED: &[Served] = &[
     served(ApiKey::AlterClientQuotas, 0, 1, 1, &shapes::ALTER_CLIENT_QUOTAS),
     served(ApiKey::DescribeCluster, 0, 2, 0, &shapes::DESCRIBE_CLUSTER),
     served(ApiKey::DescribeProducers, 0, 0, 0, &shapes::DESCRIBE_PRODUCERS),
+    served(ApiKey::ConsumerGroupHeartbeat, 0, 1, 0, &shapes::CONSUMER_GROUP_HEARTBEAT),
+    served(ApiKey::ConsumerGroupDescribe, 0, 1, 0, &shapes::CONSUMER_GROUP_DESCRIBE),
     served(ApiKey::DescribeTopicPartitions, 0, 0, 0, &shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 
@@ -118,7 +120,7 @@ mod tests {
             }
         }
         assert_eq!(find(ApiKey::Produce as i16).unwrap().advertised().min, 0);
-        assert!(find(ApiKey::ConsumerGroupHeartbeat as i16).is_none());
+        assert!(find(ApiKey::ShareGroupHeartbeat as i16).is_none());
     }
 
     /// Bytes of a request of a shape, with whatever fits in its fields.
@@ -265,6 +267,8 @@ mod tests {
         decoder_follows::<AlterClientQuotasRequest>(ApiKey::AlterClientQuotas);
         decoder_follows::<DescribeClusterRequest>(ApiKey::DescribeCluster);
         decoder_follows::<DescribeProducersRequest>(ApiKey::DescribeProducers);
+        decoder_follows::<ConsumerGroupHeartbeatRequest>(ApiKey::ConsumerGroupHeartbeat);
+        decoder_follows::<ConsumerGroupDescribeRequest>(ApiKey::ConsumerGroupDescribe);
         decoder_follows::<DescribeTopicPartitionsRequest>(ApiKey::DescribeTopicPartitions);
     }
 

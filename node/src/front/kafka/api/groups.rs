@@ -1,4 +1,4 @@
-//! Consumer groups by the classic protocol, at the coordinator that gRPC uses too. What members tell each other
+//! Consumer groups by the classic protocol (and what is asked of groups of either), at the coordinator that gRPC uses too. What members tell each other
 //! (subscriptions, assignments) is passed through: the SDK writes Kafka's own format, so members of both kinds
 //! share a group.
 
@@ -42,6 +42,7 @@ const SEVERAL_MEMBERS: i16 = 3;
 /// From this version a group that is not there is an error.
 const GROUP_NOT_FOUND: i16 = 6;
 const CLASSIC: &str = "classic";
+const CONSUMER: &str = "consumer";
 
 fn shared(text: &StrBytes) -> Arc<str> {
     Arc::from(&**text)
@@ -285,13 +286,14 @@ pub async fn list(call: &Call, request: &ListGroupsRequest) -> ListGroupsRespons
     let listed = mine.filter_map(|(name, agreed, protocol_type)| {
         // A rebalance under way is known only here.
         let phase = groups.describe(&name).map_or(agreed, |described| described.phase);
-        if !wanted(&request.states_filter, phase.as_str()) || !wanted(&request.types_filter, CLASSIC) {
+        let kind = if groups.is_consumer_protocol(&name) { CONSUMER } else { CLASSIC };
+        if !wanted(&request.states_filter, phase.as_str()) || !wanted(&request.types_filter, kind) {
             return None;
         }
         let group = ListedGroup::default().with_group_id(GroupId(text(&name)));
         let group = group.with_protocol_type(text(&protocol_type));
         let group = if call.version >= 4 { group.with_group_state(text(phase.as_str())) } else { group };
-        Some(if call.version >= 5 { group.with_group_type(text(CLASSIC)) } else { group })
+        Some(if call.version >= 5 { group.with_group_type(text(kind)) } else { group })
     });
     ListGroupsResponse::default().with_error_code(NONE).with_groups(listed.collect())
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cluster;
 pub mod commits;
 pub mod configs;
+pub mod consumer_group;
 pub mod fetch;
 pub mod fetch_answer;
 pub mod groups;
