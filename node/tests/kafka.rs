@@ -42,7 +42,7 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0_and_the_connectio
             assert_eq!(versions.error_code, 0);
             let produce = versions.api_keys.iter().find(|key| key.api_key == 0).unwrap();
             assert_eq!((produce.min_version, produce.max_version), (0, 13), "KAFKA-18659");
-            assert!(!versions.api_keys.iter().any(|key| key.api_key == 68), "not served, not advertised");
+            assert!(!versions.api_keys.iter().any(|key| key.api_key == 24), "not served, not advertised");
         }
     });
 }

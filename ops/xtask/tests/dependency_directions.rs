@@ -34,7 +34,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const PURE_MAY_USE: &[(&str, &[&str])] = &[
     ("record", &["bytes", "crc-fast", "flate2", "lz4_flex", "serde", "snap", "thiserror", "uuid", "zstd"]),
     ("metadata", &["bytes", "crc-fast", "postcard", "rpds", "serde", "strsim", "thiserror", "uuid"]),
-    ("core", &["bytes", "postcard", "serde", "thiserror", "uuid"]),
+    ("core", &["bytes", "postcard", "regex", "serde", "thiserror", "uuid"]),
     ("wire", &["bytes", "prost", "tonic", "tonic-prost"]),
 ];
 

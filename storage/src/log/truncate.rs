@@ -124,6 +124,12 @@ impl PartitionLog {
                 LogError::Damaged { from }
             }
             Trouble::Full => LogError::Failed("no space".to_owned()),
+            // As for appends: a file is not there, and would be missing again after a restart.
+            Trouble::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let from = inner.start;
+                self.note_damage(inner, from);
+                LogError::Damaged { from }
+            }
             Trouble::Io(error) => {
                 let reason = error.to_string();
                 self.shared.write_failed(self.tp, error);
