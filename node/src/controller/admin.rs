@@ -122,7 +122,12 @@ impl Controller {
         let topic = self.topic(&image, name)?;
         let more = total.checked_sub(topic.partitions).unwrap_or(0);
         if more <= 0 || more > MAX_NEW_PARTITIONS {
-            let why = format!("the topic has {} partitions; partitions can only be added", topic.partitions);
+            let why = match more <= 0 {
+                true => {
+                    format!("the topic has {} partitions; partitions can only be added", topic.partitions)
+                }
+                false => format!("at most {MAX_NEW_PARTITIONS} partitions are added at once, not {more}"),
+            };
             return Err(ServeError::InvalidPartitions(why));
         }
         let first = TopicPartition { topic: topic.id, partition: PartitionId(0) };

@@ -186,12 +186,6 @@ impl PartitionLog {
                 self.note_damage(inner, from);
                 AppendError::Damaged { from }
             }
-            // A file is not there: nothing to end the process for, it would be missing again after a restart.
-            Trouble::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let from = inner.start;
-                self.note_damage(inner, from);
-                AppendError::Damaged { from }
-            }
             Trouble::Io(error) => {
                 let reason = error.to_string();
                 self.shared.write_failed(self.tp, error);

@@ -144,7 +144,6 @@ pub(crate) struct Inner {
     pub dirty: BTreeSet<u32>,
     /// File names that no sync has covered.
     pub new_names: bool,
-    pub dir_exists: bool,
     /// Length of the active segment when its index was last written.
     pub indexed: u64,
     /// Length of the active segment when its dirty pages were last pushed out.
@@ -183,7 +182,6 @@ impl PartitionLog {
             next_number: record.next_number,
             next_compacted,
             compacted_to: record.compacted_to.min(record.end),
-            dir_exists: !record.segments.is_empty(),
             segments: record.segments.into(),
             epochs: record.epochs,
             damaged: record.damaged,

@@ -85,7 +85,7 @@ pub(crate) fn closed_index(
     Ok(index)
 }
 
-fn lost_at(error: io::Error, offset: Offset) -> Trouble {
+pub(super) fn lost_at(error: io::Error, offset: Offset) -> Trouble {
     if is_lost(&error) { Trouble::Damaged(offset) } else { error.into() }
 }
 
@@ -264,12 +264,17 @@ impl Inner {
             return Err(Trouble::Io(io::Error::other("the numbers of the log's files are used up")));
         }
         let segment = Segment::new(base, self.next_number, now_ms);
-        if !self.dir_exists {
-            shared.disk.create_dir_all(&log_dir(&shared.root, tp))?;
-            self.dir_exists = true;
-        }
         let path = segment_path(shared, tp, &segment);
-        let file = shared.files.get(&*shared.disk, (tp, segment.number), &path, OpenMode::ReadWriteCreate)?;
+        let create =
+            || shared.files.get(&*shared.disk, (tp, segment.number), &path, OpenMode::ReadWriteCreate);
+        let file = match create() {
+            // The first one of this log, or the directory was lost and what it held is damage.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                shared.disk.create_dir_all(&log_dir(&shared.root, tp))?;
+                create()?
+            }
+            created => created?,
+        };
         self.next_number += 1;
         self.new_names = true;
         (self.indexed, self.written_back, self.dropped) = (0, 0, 0);
@@ -301,7 +306,9 @@ impl Inner {
             self.begin_segment(shared, tp, first.base_offset(), now_ms)
         } else {
             let active = *self.active().expect("it need not be rolled");
-            open_segment(shared, tp, &active).map_err(Trouble::from)
+            // A file that is not there is damage; it would be missing again after a restart.
+            let start = self.start;
+            open_segment(shared, tp, &active).map_err(|error| lost_at(error, active.base.max(start)))
         };
         let written = file.and_then(|file| {
             let active = self.active().expect("it was just opened");

@@ -3,7 +3,7 @@
 //! No file is changed: a segment that is cut keeps its bytes and is closed, the log goes on in a new file,
 //! and files that are no longer needed are removed after the next checkpoint.
 
-use super::state::{index_path, is_lost, open_segment};
+use super::state::{index_path, lost_at, open_segment};
 use super::{Health, Inner, PartitionLog, Trouble};
 use crate::error::LogError;
 use crate::index::{self, SparseIndex};
@@ -124,12 +124,6 @@ impl PartitionLog {
                 LogError::Damaged { from }
             }
             Trouble::Full => LogError::Failed("no space".to_owned()),
-            // As for appends: a file is not there, and would be missing again after a restart.
-            Trouble::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let from = inner.start;
-                self.note_damage(inner, from);
-                LogError::Damaged { from }
-            }
             Trouble::Io(error) => {
                 let reason = error.to_string();
                 self.shared.write_failed(self.tp, error);
@@ -176,9 +170,9 @@ impl Inner {
             None => index::read(&*shared.disk, &index_path(shared, tp, segment), segment)
                 .map_or((0, segment.base, -1), |file| before(&file.index)),
         };
-        let file = open_segment(shared, tp, segment).map_err(|error| {
-            if is_lost(&error) { Trouble::Damaged(segment.base.max(self.start)) } else { error.into() }
-        })?;
+        let start = self.start;
+        let file =
+            open_segment(shared, tp, segment).map_err(|error| lost_at(error, segment.base.max(start)))?;
         let mut offset = offset;
         let mut scanner = Scanner::new(&*file, position, segment.bytes, offset, true);
         while offset < end {

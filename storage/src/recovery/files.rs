@@ -189,7 +189,6 @@ impl Replay<'_> {
                     inner.close_active(self.shared, tp);
                     inner.segments.push_back(Segment::new(*base, next, self.now_ms));
                     inner.next_number = next + 1;
-                    inner.dir_exists = true;
                 }
                 _ => return Ok(()),
             }

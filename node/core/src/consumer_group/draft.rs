@@ -96,7 +96,9 @@ impl Draft {
     fn leave_for_now(&mut self, request: &HeartbeatRequest) -> Result<(), ConsumerGroupError> {
         let (id, member) = find_own(&self.group, request)?;
         if member.instance_id.is_none() {
-            return Err(ConsumerGroupError::InvalidRequest("only a static member leaves for now"));
+            return Err(ConsumerGroupError::InvalidRequest(
+                "leaving for a while (epoch -2) takes a group.instance.id",
+            ));
         }
         let (id, away) = (id.clone(), ConsumerMember { away: true, ..ConsumerMember::clone(member) });
         self.group.members.insert(id, Arc::new(away));
@@ -241,7 +243,7 @@ pub fn check(request: &HeartbeatRequest, limits: &ConsumerGroupLimits) -> Result
             }
         }
         LEAVE_FOR_NOW if request.instance_id.is_none() => {
-            return invalid("only a static member leaves for now");
+            return invalid("leaving for a while (epoch -2) takes a group.instance.id");
         }
         epoch if epoch < LEAVE_FOR_NOW => return invalid("no such member epoch"),
         _ => {}
