@@ -11,7 +11,7 @@
 use clap::Parser;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, IoSlice, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -129,7 +129,8 @@ fn serve(node: usize, args: &Args) -> std::io::Result<()> {
         thread::spawn(move || read_acknowledgements(back, |ids| shared.acknowledge(ids.into_iter())));
         links.push(Arc::new(Mutex::new(link)));
     }
-    println!("ready");
+    // What preparing the journal took is not part of what is measured: the driver takes it off.
+    println!("ready {}", procs::rusage_seconds(libc::RUSAGE_SELF));
     for stream in listener.incoming() {
         let mut stream = stream?;
         stream.set_nodelay(true)?;
@@ -290,7 +291,7 @@ struct Window {
 
 fn drive(args: &Args) -> std::io::Result<()> {
     std::fs::create_dir_all(&args.dir)?;
-    let mut nodes = start_nodes(args)?;
+    let (mut nodes, preparing) = start_nodes(args)?;
     let payload: Arc<Vec<u8>> = Arc::new((0..args.batch).map(|i| (i * 31 + i / 251) as u8).collect());
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let begun = Instant::now();
@@ -315,22 +316,15 @@ fn drive(args: &Args) -> std::io::Result<()> {
     for node in &mut nodes {
         node.wait()?;
     }
-    let cpu = procs::rusage_seconds(libc::RUSAGE_SELF) + procs::rusage_seconds(libc::RUSAGE_CHILDREN)
-        - prewriting(args);
+    let cpu =
+        procs::rusage_seconds(libc::RUSAGE_SELF) + procs::rusage_seconds(libc::RUSAGE_CHILDREN) - preparing;
     std::fs::remove_dir_all(&args.dir)?;
     report(args, latencies, seconds, cpu);
     Ok(())
 }
 
-/// Preparing the journals is not part of what is measured: about this much (measured once, here).
-fn prewriting(args: &Args) -> f64 {
-    let before = procs::rusage_seconds(libc::RUSAGE_SELF);
-    let path = args.dir.join("calibration");
-    let _ = prewritten(&path);
-    (procs::rusage_seconds(libc::RUSAGE_SELF) - before) * (NODES + 1) as f64
-}
-
-fn start_nodes(args: &Args) -> std::io::Result<Vec<Child>> {
+/// Starts the nodes and waits until they serve. Also the CPU seconds that they took until then.
+fn start_nodes(args: &Args) -> std::io::Result<(Vec<Child>, f64)> {
     let program = std::env::current_exe()?;
     let mut nodes = Vec::new();
     for node in 0..NODES {
@@ -342,11 +336,16 @@ fn start_nodes(args: &Args) -> std::io::Result<Vec<Child>> {
             .spawn()?;
         nodes.push(child);
     }
+    let mut preparing = 0.0;
     for node in &mut nodes {
-        let mut ready = [0; 6];
-        node.stdout.as_mut().expect("piped").read_exact(&mut ready)?;
+        let mut line = String::new();
+        BufReader::new(node.stdout.as_mut().expect("piped")).read_line(&mut line)?;
+        preparing += line
+            .strip_prefix("ready ")
+            .and_then(|seconds| seconds.trim().parse::<f64>().ok())
+            .ok_or_else(|| std::io::Error::other(format!("a node said {line:?} instead of being ready")))?;
     }
-    Ok(nodes)
+    Ok((nodes, preparing))
 }
 
 fn drive_leader(
