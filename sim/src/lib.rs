@@ -10,6 +10,7 @@ pub mod draw;
 pub mod env;
 pub mod faults;
 pub mod history;
+pub mod interpose;
 pub mod invariants;
 pub mod life;
 pub mod net;

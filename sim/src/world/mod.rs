@@ -15,6 +15,7 @@ pub use node::{NodeHost, NodeState};
 
 use crate::clock::EPOCH_MS;
 use crate::history::{Event, Session, What};
+use crate::interpose::SimulatedTime;
 use crate::invariants::{Invariant, Observation, Violation};
 use crate::observe::NodeView;
 use crate::seeds::Seed;
@@ -131,6 +132,8 @@ pub struct World {
     judged: Vec<Event>,
     invariants: Vec<Box<dyn Invariant>>,
     now_us: u64,
+    /// Declared last: what is dropped before it still sees simulated time.
+    time: SimulatedTime,
 }
 
 impl fmt::Debug for World {
@@ -141,6 +144,7 @@ impl fmt::Debug for World {
 
 impl World {
     pub fn new(seed: u64, trace: Trace, invariants: Vec<Box<dyn Invariant>>) -> World {
+        let time = SimulatedTime::begin();
         let seed = Seed::new(seed);
         let mut builder = turmoil::Builder::new();
         builder
@@ -171,6 +175,7 @@ impl World {
             judged: Vec::new(),
             invariants,
             now_us: 0,
+            time,
         }
     }
 
@@ -188,6 +193,7 @@ impl World {
     pub fn step(&mut self) -> Result<(), Failure> {
         self.now_us += STEP.as_micros() as u64;
         self.trace.set_now(self.now_us);
+        self.time.set(Duration::from_micros(self.now_us));
         let sim = std::panic::AssertUnwindSafe(&mut self.sim);
         let stepped = std::panic::catch_unwind(|| {
             let sim = sim;
