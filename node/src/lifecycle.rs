@@ -295,7 +295,7 @@ pub async fn register(context: &Arc<Context>, cluster_id: Uuid) -> Result<Broker
             peer: context.advertised_peer().into(),
             grpc: context.advertised_grpc().into(),
             kafka: config.advertised_kafka().map(|address| address.to_string().into()),
-            http: None,
+            http: config.advertised_http().map(|address| address.to_string().into()),
         },
         rack: config.broker_rack.as_deref().map(Into::into),
         clean_epoch: context.store.clean_epoch(),

@@ -10,6 +10,7 @@ work=$(mktemp -d "${WORK:-$PWD/target}/figures-XXXXXX")
 grpc=${GRPC_PORT:-27070}
 peer=${PEER_PORT:-27170}
 kafka=${KAFKA_PORT:-27270}
+http=${HTTP_PORT:-28080}
 dev=
 node=
 clean_up() {
@@ -27,7 +28,7 @@ start_dev() { # directory, flags…
     local dir=$1
     shift
     "$bin/strandline" dev --data-dir "$dir" --grpc-port "$grpc" --peer-port "$peer" \
-        --kafka-port "$kafka" "$@" > "$work/dev.txt" 2>&1 &
+        --kafka-port "$kafka" --http-port "$http" "$@" > "$work/dev.txt" 2>&1 &
     dev=$!
     until grep -q '^ready' "$work/dev.txt"; do
         kill -0 "$dev" 2>/dev/null || { cat "$work/dev.txt" >&2; exit 1; }

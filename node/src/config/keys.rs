@@ -213,6 +213,10 @@ node_config! {
         listen_kafka: Option<HostPort> = None, "listen.kafka", "127.0.0.1:9092";
         /// Address by which Kafka clients reach `listen.kafka`; the listen address itself when absent.
         advertise_kafka: Option<HostPort> = None, "advertise.kafka", "node-1.example:9092";
+        /// Address on which HTTP is served (events over JSON, health); it is not when absent.
+        listen_http: Option<HostPort> = None, "listen.http", "127.0.0.1:8080";
+        /// Address by which HTTP clients reach `listen.http`; the listen address itself when absent.
+        advertise_http: Option<HostPort> = None, "advertise.http", "node-1.example:8080";
         /// Connections of clients that a listener holds at once; further ones are closed at once. Other nodes are not
         /// counted.
         max_connections: usize = 10_000, "max.connections", "2000" [1, 1_000_000];
@@ -324,6 +328,14 @@ node_config! {
         /// none.
         group_consumer_assignors: Vec<Assignor> = Assignor::ALL.to_vec(), "group.consumer.assignors", "range,uniform";
     }
+    "HTTP gateway" {
+        /// Topic of `POST /produce` and `GET /consume` when none is named; it is created on first use.
+        http_default_topic: String = "events".to_owned(), "http.default.topic", "events";
+        /// Largest body of an HTTP request.
+        http_max_body_bytes: u64 = 4 * MIB, "http.max.body.bytes", "4MiB" [KIB, 64 * MIB];
+        /// How long an HTTP request may take: to arrive once it has begun, and then to be carried out.
+        http_request_timeout: Duration = ms(15_000), "http.request.timeout.ms", "15000" [100, 600_000];
+    }
     "Process" {
         /// Threads that serve requests.
         worker_threads: usize = 2, "worker.threads", "2" [1, 1024];
@@ -352,6 +364,12 @@ impl NodeConfig {
     pub fn advertised_kafka(&self) -> Option<HostPort> {
         let listen = self.listen_kafka.clone()?;
         Some(self.advertise_kafka.clone().unwrap_or(listen))
+    }
+
+    /// The address that HTTP clients are told, where they are served: `advertise.http`, else `listen.http`.
+    pub fn advertised_http(&self) -> Option<HostPort> {
+        let listen = self.listen_http.clone()?;
+        Some(self.advertise_http.clone().unwrap_or(listen))
     }
 
     /// The address that other nodes are told: `advertise.peer`, else this node's entry of `form.cluster`, else

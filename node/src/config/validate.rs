@@ -62,7 +62,9 @@ impl NodeConfig {
         .into_iter()
         .chain(
             self.listen_kafka.as_ref().zip(self.advertised_kafka()).map(|(l, a)| ("advertise.kafka", l, a)),
-        ) {
+        )
+        .chain(self.listen_http.as_ref().zip(self.advertised_http()).map(|(l, a)| ("advertise.http", l, a)))
+        {
             if advertised.is_unspecified() {
                 let of = key.replace("advertise", "listen");
                 refuse(
@@ -85,6 +87,21 @@ impl NodeConfig {
                 refuse(
                     "listen.kafka",
                     "needs a node.id of at most 2147483647, as Kafka has 32 bits for it".to_owned(),
+                );
+            }
+            _ => {}
+        }
+        match &self.listen_http {
+            None if self.advertise_http.is_some() => {
+                refuse("advertise.http", "is of no use without listen.http".to_owned());
+            }
+            Some(listen)
+                if [&self.listen_grpc, &self.listen_peer].contains(&listen)
+                    || self.listen_kafka.as_ref() == Some(listen) =>
+            {
+                refuse(
+                    "listen.http",
+                    format!("is another listener's address ({listen}); each needs its own port"),
                 );
             }
             _ => {}
@@ -204,6 +221,11 @@ mod tests {
         assert_eq!(complaints(|c| c.listen_kafka = kafka("0.0.0.0:9092")), ["advertise.kafka"]);
         assert_eq!(complaints(|c| c.advertise_kafka = kafka("a:9092")), ["advertise.kafka"]);
         assert_eq!(complaints(|c| c.listen_kafka = Some(c.listen_grpc.clone())), ["listen.kafka"]);
+        let http = kafka;
+        assert_eq!(complaints(|c| c.listen_http = http("127.0.0.1:8080")), [""; 0]);
+        assert_eq!(complaints(|c| c.listen_http = http("0.0.0.0:8080")), ["advertise.http"]);
+        assert_eq!(complaints(|c| c.advertise_http = http("a:8080")), ["advertise.http"]);
+        assert_eq!(complaints(|c| c.listen_http = Some(c.listen_peer.clone())), ["listen.http"]);
         let large = |c: &mut NodeConfig| {
             c.node_id = strandline_record::BrokerId(1 << 31);
             c.listen_kafka = kafka("127.0.0.1:9092");

@@ -1,6 +1,8 @@
 //! The command line as a whole: global options and the list of commands.
 
-use crate::commands::{bench, cluster, completions, config, consume, dev, group, produce, serve, topic};
+use crate::commands::{
+    bench, cluster, completions, config, consume, dev, gateway, group, produce, serve, topic,
+};
 use crate::exit;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::time::Duration;
@@ -68,6 +70,7 @@ pub struct Global {
 pub enum Command {
     Dev(dev::DevArgs),
     Serve(Box<serve::ServeArgs>),
+    Gateway(gateway::GatewayArgs),
     #[command(subcommand)]
     Topic(topic::TopicCommand),
     Produce(produce::ProduceArgs),

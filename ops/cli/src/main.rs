@@ -12,6 +12,7 @@
 mod cli;
 mod commands;
 mod exit;
+mod gateway_host;
 mod logging;
 mod node_flags;
 mod output;

@@ -16,37 +16,42 @@ pub struct NodeFlags {
 static FLAGS: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| KEYS.iter().map(|key| key.flag().leak() as &'static str).collect());
 
+/// Adds a flag for each key that is `wanted`.
+fn augment(command: Command, wanted: fn(&config::Key) -> bool) -> Command {
+    KEYS.iter().zip(FLAGS.iter()).filter(|(key, _)| wanted(key)).fold(command, |command, (key, flag)| {
+        let default = match key.default() {
+            Some(text) => format!(" [default: {text}]"),
+            None if key.required => " [required]".to_owned(),
+            None => String::new(),
+        };
+        let long =
+            format!("{}{default}\n\nAllowed: {}. Example: {}", key.documentation, key.allowed(), key.example);
+        let short =
+            key.documentation.split_inclusive(". ").next().unwrap_or_default().trim().trim_end_matches('.');
+        command.arg(
+            Arg::new(key.name)
+                .long(*flag)
+                .value_name(value_name(key.kind()))
+                .allow_hyphen_values(true)
+                .help(format!("{short}{default}"))
+                .long_help(long)
+                .help_heading(key.section),
+        )
+    })
+}
+
+/// What was given for the keys that are `wanted`.
+fn given(matches: &ArgMatches, wanted: fn(&config::Key) -> bool) -> Vec<(String, String)> {
+    let value = |key: &config::Key| {
+        let value = matches.get_one::<String>(key.name)?;
+        Some((key.name.to_owned(), value.clone()))
+    };
+    KEYS.iter().filter(|key| wanted(key)).filter_map(value).collect()
+}
+
 impl clap::Args for NodeFlags {
     fn augment_args(command: Command) -> Command {
-        KEYS.iter().zip(FLAGS.iter()).fold(command, |command, (key, flag)| {
-            let default = match key.default() {
-                Some(text) => format!(" [default: {text}]"),
-                None if key.required => " [required]".to_owned(),
-                None => String::new(),
-            };
-            let long = format!(
-                "{}{default}\n\nAllowed: {}. Example: {}",
-                key.documentation,
-                key.allowed(),
-                key.example
-            );
-            let short = key
-                .documentation
-                .split_inclusive(". ")
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .trim_end_matches('.');
-            command.arg(
-                Arg::new(key.name)
-                    .long(*flag)
-                    .value_name(value_name(key.kind()))
-                    .allow_hyphen_values(true)
-                    .help(format!("{short}{default}"))
-                    .long_help(long)
-                    .help_heading(key.section),
-            )
-        })
+        augment(command, |_| true)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -73,11 +78,38 @@ fn value_name(kind: &str) -> &'static str {
 
 impl clap::FromArgMatches for NodeFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |key: &config::Key| {
-            let value = matches.get_one::<String>(key.name)?;
-            Some((key.name.to_owned(), value.clone()))
-        };
-        Ok(NodeFlags { values: KEYS.iter().filter_map(given).collect() })
+        Ok(NodeFlags { values: given(matches, |_| true) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The same for the keys that a gateway alone has, too: where it listens, and what begins with `http.`.
+#[derive(Clone, Debug, Default)]
+pub struct GatewayFlags {
+    pub values: Vec<(String, String)>,
+}
+
+fn of_gateway(key: &config::Key) -> bool {
+    key.name.starts_with("http.") || ["listen.http", "max.connections"].contains(&key.name)
+}
+
+impl clap::Args for GatewayFlags {
+    fn augment_args(command: Command) -> Command {
+        augment(command, of_gateway)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for GatewayFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(GatewayFlags { values: given(matches, of_gateway) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -56,6 +56,7 @@ const PRODUCT: &[&str] = &[
     "raft/src",
     "node/core/src",
     "node/src",
+    "node/gateway/src",
     "client/src",
 ];
 

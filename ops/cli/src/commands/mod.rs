@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod consume;
 pub mod dev;
+pub mod gateway;
 pub mod group;
 pub mod produce;
 pub mod serve;
@@ -26,12 +27,13 @@ const DATA_THREADS: usize = 2;
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     let out = Output { json: global.json };
-    if !matches!(command, Command::Serve(_)) {
+    if !matches!(command, Command::Serve(_) | Command::Gateway(_)) {
         logging::for_command(global.verbose);
     }
     match command {
         Command::Dev(args) => dev::run(args, &global, out),
         Command::Serve(args) => serve::run(&args, out),
+        Command::Gateway(args) => gateway::run(&args, &global, out),
         Command::Topic(command) => one_thread(topic::run(command, &global, out)),
         Command::Produce(args) => many_records(produce::run(args, &global, out)),
         Command::Consume(args) => many_records(consume::run(args, &global, out)),

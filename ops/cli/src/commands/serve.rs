@@ -1,12 +1,14 @@
 //! `strandline serve`: one node, until it is told to stop.
 
 use crate::exit::{Exit, Failure};
+use crate::gateway_host::{client, gateway_config, listen, own_node};
 use crate::logging;
 use crate::node_flags::NodeConfigArgs;
 use crate::output::Output;
 use crate::signals::Signals;
+use std::future::Future;
 use std::sync::Arc;
-use strandline_node::config::LogFormat;
+use strandline_node::config::{HostPort, LogFormat, NodeConfig};
 use strandline_node::env::RealEnv;
 
 /// Run one node until SIGTERM or Ctrl-C
@@ -36,25 +38,65 @@ pub fn run(args: &ServeArgs, out: Output) -> Result<(), Failure> {
     let format = if out.json { LogFormat::Json } else { config.log_format };
     logging::for_node(&config.log_level, format)?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .thread_name("strandline")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, format_args!("cannot start the runtime: {error}")))?;
+    let runtime = runtime(config.worker_threads)?;
     let done = runtime.block_on(async {
         let signals = Signals::listen().map_err(|error| {
             Failure::new(Exit::Failure, format_args!("cannot listen for signals: {error}"))
         })?;
-        strandline_node::run(config, Arc::new(RealEnv::new()), stopped(signals)).await.map_err(Failure::from)
+        match config.listen_http.clone() {
+            Some(address) => with_gateway(config, &address, signals).await,
+            None => run_node(config, stopped(signals)).await,
+        }
     });
     // Everything that has to be durable is; whatever still runs has nothing to lose.
     runtime.shutdown_background();
     done
 }
 
+async fn run_node(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), Failure> {
+    strandline_node::run(config, Arc::new(RealEnv::new()), shutdown).await.map_err(Failure::from)
+}
+
+/// The node, and a gateway that is its client. The gateway stops first: what it has taken is answered while the
+/// node still serves. It ends with the node in any case.
+async fn with_gateway(config: NodeConfig, address: &HostPort, signals: Signals) -> Result<(), Failure> {
+    let gateway = gateway_config(&config);
+    let listener = listen(address).await?;
+    let client = client(&gateway, &own_node(&config))?;
+    let (served, last_answer) = tokio::sync::oneshot::channel();
+    let serving = tokio::spawn(async move {
+        let ended = strandline_gateway::serve(gateway, listener, client, stopped(signals)).await;
+        // The node may have ended by itself.
+        let _ = served.send(());
+        ended
+    });
+    let node = run_node(config, async {
+        // Dropped without a word where the gateway could not serve, which ends the node as well.
+        let _ = last_answer.await;
+    })
+    .await;
+    if node.is_err() {
+        serving.abort();
+        return node;
+    }
+    match serving.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::new(Exit::Failure, format_args!("HTTP: {error}"))),
+        Err(error) => Err(Failure::new(Exit::Failure, format_args!("the HTTP gateway ended: {error}"))),
+    }
+}
+
+pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("strandline")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format_args!("cannot start the runtime: {error}")))
+}
+
 /// Completes at the first signal; the second one ends the process at once.
-async fn stopped(mut signals: Signals) {
+pub async fn stopped(mut signals: Signals) {
     let first = signals.next().await;
     tracing::info!(signal = ?first, "stopping; once more ends the process at once");
     tokio::spawn(async move {

@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests drive real processes, files and ports")]
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod http;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -41,7 +43,7 @@ impl Dev {
 
     pub fn start_with(nodes: u16, flags: &[&str]) -> Dev {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let grpc_port = free_ports(nodes * 3);
+        let grpc_port = free_ports(nodes * 4);
         Dev::start_in(dir, grpc_port, nodes, flags)
     }
 
@@ -51,7 +53,7 @@ impl Dev {
         assert!(self.child.wait().expect("it can be waited for").success());
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
         drop(self);
-        Dev::start_in(dir, free_ports(nodes * 3), nodes, &[])
+        Dev::start_in(dir, free_ports(nodes * 4), nodes, &[])
     }
 
     fn start_in(dir: tempfile::TempDir, grpc_port: u16, nodes: u16, flags: &[&str]) -> Dev {
@@ -59,6 +61,7 @@ impl Dev {
             .args(["dev", "--nodes", &nodes.to_string()])
             .args(["--grpc-port", &grpc_port.to_string(), "--peer-port", &(grpc_port + nodes).to_string()])
             .args(["--kafka-port", &(grpc_port + 2 * nodes).to_string()])
+            .args(["--http-port", &(grpc_port + 3 * nodes).to_string()])
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .args(flags)
@@ -97,6 +100,11 @@ impl Dev {
     /// Port of the first node for the other nodes.
     pub fn peer_port(&self) -> u16 {
         self.grpc_port + self.nodes
+    }
+
+    /// Where node `node` serves HTTP.
+    pub fn http(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.grpc_port + 3 * self.nodes + node - 1)
     }
 
     /// What its nodes were given as `--form-cluster`.
@@ -348,6 +356,45 @@ impl NodeFlags {
         for part in says {
             assert!(message.contains(part), "the node should say {part:?}:\n{message}");
         }
+    }
+}
+
+/// One `strandline gateway`, killed when dropped.
+pub struct Gateway {
+    child: Child,
+    pub address: String,
+}
+
+impl Gateway {
+    pub fn start(bootstrap: &str) -> Gateway {
+        Gateway::start_with(bootstrap, &[])
+    }
+
+    pub fn start_with(bootstrap: &str, flags: &[&str]) -> Gateway {
+        let address = format!("127.0.0.1:{}", free_ports(1));
+        let child = Command::new(BIN)
+            .args(["gateway", "--bootstrap", bootstrap, "--listen-http", &address])
+            .args(flags)
+            .spawn()
+            .expect("strandline gateway starts");
+        let gateway = Gateway { child, address };
+        wait_for("the gateway to answer", Duration::from_secs(20), || {
+            http::try_request(&gateway.address, "GET", "/healthz", &[], "").is_ok()
+        });
+        gateway
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        signal(self.child.id() as i32, libc::SIGTERM);
+        self.child.wait().expect("it can be waited for").code()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

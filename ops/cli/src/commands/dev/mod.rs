@@ -68,8 +68,8 @@ pub struct DevArgs {
     /// Port of the first node for Kafka clients; the others follow
     #[arg(long, default_value_t = 9092, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub kafka_port: u16,
-    /// Reserved: first port of the HTTP listeners, which do not exist yet
-    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    /// Port of the first node for HTTP (events over JSON); the others follow
+    #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub http_port: u16,
     /// Do not start nodes again that die
     #[arg(long)]
@@ -163,6 +163,7 @@ impl Supervisor {
             .map(|(i, node)| {
                 json!({
                     "node": node.id, "pid": pid(*i), "grpc": node.grpc, "peer": node.peer, "kafka": node.kafka,
+                    "http": node.http,
                     "data_dir": node.dir, "log": node.log(),
                 })
             })
@@ -176,12 +177,13 @@ impl Supervisor {
                     node.grpc.clone(),
                     node.peer.clone(),
                     node.kafka.clone(),
+                    node.http.clone(),
                     dir,
                 ]
             });
             format!(
                 "{}\n\nlogs: log.txt in each directory",
-                table(["node", "pid", "grpc", "peer", "kafka", "data"], rows)
+                table(["node", "pid", "grpc", "peer", "kafka", "http", "data"], rows)
             )
         })?;
         for id in &self.plan.idle {

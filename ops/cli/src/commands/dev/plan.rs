@@ -13,6 +13,7 @@ pub struct NodePlan {
     pub grpc: String,
     pub peer: String,
     pub kafka: String,
+    pub http: String,
     pub dir: PathBuf,
     /// How it comes into its cluster.
     entry: Entry,
@@ -48,21 +49,18 @@ pub struct Plan {
 impl Plan {
     pub fn make(args: &DevArgs, found: &Found) -> Result<Plan, Failure> {
         let last = args.nodes - 1;
-        for (flag, first) in [
+        let ranges = [
             ("--grpc-port", args.grpc_port),
             ("--peer-port", args.peer_port),
             ("--kafka-port", args.kafka_port),
-        ] {
+            ("--http-port", args.http_port),
+        ];
+        for (flag, first) in ranges {
             if first.checked_add(last).is_none() {
                 let message = format!("{flag} {first} leaves no room for {} consecutive ports", args.nodes);
                 return Err(Failure::usage(message));
             }
         }
-        let ranges = [
-            ("--grpc-port", args.grpc_port),
-            ("--peer-port", args.peer_port),
-            ("--kafka-port", args.kafka_port),
-        ];
         for (i, (flag, port)) in ranges.iter().enumerate() {
             if let Some((other, theirs)) = ranges[..i].iter().find(|(_, p)| p.abs_diff(*port) <= last) {
                 return Err(Failure::usage(format_args!(
@@ -82,6 +80,7 @@ impl Plan {
             grpc: format!("127.0.0.1:{}", args.grpc_port + i),
             peer: format!("127.0.0.1:{}", args.peer_port + i),
             kafka: format!("127.0.0.1:{}", args.kafka_port + i),
+            http: format!("127.0.0.1:{}", args.http_port + i),
             dir: args.data_dir.join(format!("node-{}", i + 1)),
             entry: entry(u64::from(i) + 1),
         };
@@ -113,9 +112,12 @@ impl Plan {
         let mut taken = Vec::new();
         let mut held = Vec::new();
         for node in &self.nodes {
-            for (address, flag) in
-                [(&node.grpc, "--grpc-port"), (&node.peer, "--peer-port"), (&node.kafka, "--kafka-port")]
-            {
+            for (address, flag) in [
+                (&node.grpc, "--grpc-port"),
+                (&node.peer, "--peer-port"),
+                (&node.kafka, "--kafka-port"),
+                (&node.http, "--http-port"),
+            ] {
                 match TcpListener::bind(address) {
                     Ok(listener) => held.push(listener),
                     Err(error) => taken.push((port(address), flag, node.id, error)),
@@ -148,6 +150,7 @@ impl Plan {
             ("--listen-grpc", &node.grpc),
             ("--listen-peer", &node.peer),
             ("--listen-kafka", &node.kafka),
+            ("--listen-http", &node.http),
             (flag, &others.join(",")),
         ] {
             arguments.extend([flag.to_owned(), value.clone()]);
@@ -246,7 +249,8 @@ mod tests {
         assert_eq!(
             plan.arguments(&plan.nodes[1]).join(" "),
             "serve --node-id 2 --data-dir d/node-2 --listen-grpc 127.0.0.1:7071 --listen-peer 127.0.0.1:7171 \
-             --listen-kafka 127.0.0.1:9093 --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --log-level debug"
+             --listen-kafka 127.0.0.1:9093 --listen-http 127.0.0.1:8081 \
+             --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --log-level debug"
         );
     }
 

@@ -1,0 +1,58 @@
+//! What a gateway needs from its process: its limits out of the configuration, a socket, and a client.
+
+use crate::exit::{Exit, Failure};
+use axum::serve::{Listener, ListenerExt};
+use std::net::SocketAddr;
+use strandline_client::Client;
+use strandline_gateway::GatewayConfig;
+use strandline_node::config::{HostPort, NodeConfig};
+
+/// The part of a node's configuration that is the gateway's.
+pub fn gateway_config(config: &NodeConfig) -> GatewayConfig {
+    GatewayConfig {
+        default_topic: config.http_default_topic.clone(),
+        max_connections: config.max_connections,
+        max_body_bytes: usize::try_from(config.http_max_body_bytes).unwrap_or(usize::MAX),
+        request_timeout: config.http_request_timeout,
+    }
+}
+
+/// Takes the port, so that one in use is named before anything else is done.
+pub async fn listen(address: &HostPort) -> Result<impl Listener<Addr = SocketAddr> + use<>, Failure> {
+    let bound = tokio::net::TcpListener::bind((address.host.trim_matches(['[', ']']), address.port)).await;
+    let listener = bound.map_err(|error| {
+        let failure = Failure::new(Exit::Failure, format_args!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                failure.hint("another process has this port; stop it or choose another port")
+            }
+            _ => failure,
+        }
+    })?;
+    Ok(listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+    }))
+}
+
+/// A client of the cluster at `bootstrap`, with no more patience than an HTTP request has.
+pub fn client(config: &GatewayConfig, bootstrap: &str) -> Result<Client, Failure> {
+    let client = Client::builder()
+        .bootstrap(bootstrap)
+        .client_id("strandline-gateway")
+        .request_timeout(config.request_timeout)
+        .operation_timeout(config.request_timeout);
+    client.build().map_err(Failure::from)
+}
+
+/// Where a gateway in the same process as its node finds that node.
+pub fn own_node(config: &NodeConfig) -> String {
+    let listen = &config.listen_grpc;
+    match listen.host.as_str() {
+        "0.0.0.0" => HostPort::new("127.0.0.1", listen.port),
+        "[::]" => HostPort::new("[::1]", listen.port),
+        _ => listen.clone(),
+    }
+    .to_string()
+}
