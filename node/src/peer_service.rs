@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_record::BrokerId;
 use strandline_wire::peer::peer_server::Peer;
-use strandline_wire::peer::{JoinReply, JoinRequest, ProbeReply, ProbeRequest, SessionBeat, SessionReply};
+use strandline_wire::peer::{
+    ForgetReply, ForgetRequest, JoinReply, JoinRequest, ProbeReply, ProbeRequest, SessionBeat, SessionReply,
+};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -146,6 +148,16 @@ impl Peer for PeerService {
                 _ => String::new(),
             },
         }))
+    }
+
+    async fn forget(&self, request: Request<ForgetRequest>) -> Result<Response<ForgetReply>, Status> {
+        let request = request.into_inner();
+        let known = self.context().image().cluster_id.map(|id| id.to_string());
+        if known.as_ref() != Some(&request.cluster_id) {
+            return Err(Status::failed_precondition("that is another cluster"));
+        }
+        self.controller.dismiss(BrokerId(request.broker_id));
+        Ok(Response::new(ForgetReply {}))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {

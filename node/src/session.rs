@@ -148,7 +148,8 @@ fn is_unfenced(context: &Context) -> bool {
     context.broker_epoch().is_some_and(|epoch| context.image().unfenced(context.id, epoch))
 }
 
-fn peer_address(context: &Context, id: u64) -> Option<String> {
+/// Where the peer listener of a member is.
+pub fn peer_address(context: &Context, id: u64) -> Option<String> {
     if id == context.id.0 {
         return Some(context.advertised_peer());
     }

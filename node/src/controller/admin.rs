@@ -3,6 +3,7 @@
 use super::Controller;
 use crate::error::ServeError;
 use crate::removal;
+use crate::session::peer_address;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,10 @@ use strandline_core::controller::reassignment::{self, DrainProgress};
 use strandline_metadata::quotas::{self, QuotaEntity};
 use strandline_metadata::{Command, Election, Image, Rejection, Response, Topic, TopicConfigs, configs};
 use strandline_record::{BrokerId, PartitionId, TopicId, TopicPartition};
+use strandline_wire::peer::ForgetRequest;
 
 const DEADLINE: Duration = Duration::from_secs(15);
+const DISMISS_DEADLINE: Duration = Duration::from_secs(2);
 /// Partitions that one request may create: one Raft entry.
 const MAX_NEW_PARTITIONS: i32 = 10_000;
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
@@ -187,7 +190,14 @@ impl Controller {
         self.context.linearize().await?;
         let image = self.context.image();
         let command = match target {
-            Some(target) => Command::SetReassignment { tp, target: Some(target) },
+            Some(target) => {
+                let leaving = |id: &&BrokerId| image.broker(**id).is_some_and(|broker| broker.draining);
+                if let Some(leaving) = target.iter().find(leaving) {
+                    let why = format!("node {leaving} is being removed");
+                    return Err(ServeError::Rejected(Rejection::InvalidReplicas(why)));
+                }
+                Command::SetReassignment { tp, target: Some(target) }
+            }
             None => {
                 let agreed = image.partition(tp).ok_or(ServeError::UnknownPartition)?;
                 reassignment::cancel(tp, agreed)
@@ -282,6 +292,7 @@ impl Controller {
                 if id != self.context.id && !self.in_raft(id) {
                     return Ok(());
                 }
+                self.dismiss_at_controller(id).await;
                 tokio::time::sleep(DRAIN_LOOK).await;
                 continue;
             };
@@ -305,6 +316,27 @@ impl Controller {
                 }
                 other => return Err(ServeError::ProposalUnknown(format!("unexpected answer {other:?}"))),
             }
+        }
+    }
+
+    /// One that never registered would be waited for otherwise. Lost ones are said again.
+    async fn dismiss_at_controller(&self, id: BrokerId) {
+        let Some((leader, _)) = self.context.raft.leader() else { return };
+        if leader == self.context.id.0 {
+            self.dismiss(id);
+            return;
+        }
+        let Some(address) = peer_address(&self.context, leader) else { return };
+        let cluster_id = self.context.image().cluster_id.map(|id| id.to_string()).unwrap_or_default();
+        let told = async {
+            self.context.peers.client(&address)?.forget(ForgetRequest { broker_id: id.0, cluster_id }).await
+        };
+        match tokio::time::timeout(DISMISS_DEADLINE, told).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, leader, "the controller was not told to forget a member")
+            }
+            Err(_) => tracing::debug!(leader, "the controller did not hear of a member to forget in time"),
         }
     }
 

@@ -38,6 +38,7 @@ enum Event {
     Opened { broker: BrokerId, session: u64, replies: Replies },
     Session(SessionEvent),
     Probed { broker: BrokerId, outcome: ProbeOutcome },
+    Dismissed { broker: BrokerId },
 }
 
 #[derive(Debug)]
@@ -66,6 +67,14 @@ impl Controller {
         let session = self.next_session.fetch_add(1, Ordering::Relaxed);
         self.push(Event::Opened { broker, session, replies });
         session
+    }
+
+    /// An administrator removes a member behind which no broker is registered. Heard only where Raft is led from, and
+    /// only once: whoever carries the order out says it until the member is gone.
+    pub fn dismiss(&self, broker: BrokerId) {
+        if self.context.raft.is_leader() {
+            self.push(Event::Dismissed { broker });
+        }
     }
 
     pub fn send(&self, event: SessionEvent) {
@@ -210,6 +219,10 @@ impl Controller {
                 core.stream_closed(broker, session, image, now_ms)
             }
             Event::Probed { broker, outcome } => core.probed(broker, outcome, image, now_ms),
+            Event::Dismissed { broker } => {
+                core.dismiss(broker);
+                Vec::new()
+            }
         }
     }
 

@@ -126,6 +126,18 @@ mod tests {
     }
 
     #[test]
+    fn without_a_leader_what_all_eligible_replicas_hold_may_be_seen() {
+        let mut bench = bench();
+        bench.commit_to(3);
+        bench.ends(&[(1, 5), (2, 4)]);
+        bench.agree(|agreed| (agreed.isr, agreed.elr, agreed.leader) = ([].into(), [1, 2].into(), None));
+        bench.replica(1).high_watermark = 4;
+        bench.step().unwrap();
+        bench.replica(1).high_watermark = 5;
+        broken(bench.step(), "node 1, leader in epoch 1, shows t-0 up to 5");
+    }
+
+    #[test]
     fn a_leader_from_before_an_unclean_election_is_not_judged() {
         let mut bench = bench();
         bench.ends(&[(1, 5)]);

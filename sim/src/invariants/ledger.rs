@@ -4,7 +4,7 @@
 //! The [`Keeper`] goes first in the list of invariants, so that the others find the present step or event in here.
 //!
 //! Two bounds stand for the true high watermark, from two sides:
-//! * `ceiling`: it was never above. The smallest flushed end in the ISR, of the newest agreed state seen anywhere, at
+//! * `ceiling`: it was never above. The smallest flushed end in the ISR (in the ELR where that is empty), of the newest agreed state seen anywhere, at
 //!   its best moment so far. A leader's maximal ISR contains the agreed one (I9), every member's acknowledgement was
 //!   flushed before it was sent, and what is committed is not truncated; so whatever a correct leader has ever shown
 //!   is below. A replica that is down or damaged counts with what it had: its acknowledgement stands.
@@ -384,7 +384,10 @@ impl Part {
                 self.unclean.settled = Some(When { us: now.us, seq: now.seq + 1 });
             }
         }
-        let ends = agreed.isr.iter().map(|node| self.replicas.get(node).map_or(0, |seen| seen.counted));
+        // A partition that has just lost its last member may still be led, by whoever has not heard of it; the next leader
+        // comes from the eligible replicas, so what all of them hold may be shown (KIP-966).
+        let members = if agreed.isr.is_empty() { &agreed.elr } else { &agreed.isr };
+        let ends = members.iter().map(|node| self.replicas.get(node).map_or(0, |seen| seen.counted));
         if let Some(end) = ends.min() {
             self.ceiling = self.ceiling.max(end);
         }

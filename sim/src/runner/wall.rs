@@ -1,7 +1,7 @@
 //! The runner's own clocks: how long a run truly takes. Nothing in a run sees them.
 
-use strandline_sim::interpose::machine_time;
 use std::time::Duration;
+use strandline_sim::interpose::machine_time;
 
 /// Since a moment of the machine's clock.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! Which partitions need attention, kept up to date from deltas so that a decision does not look at all.
 
+use super::placement::wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use strandline_metadata::{Delta, Image, Partition};
 use strandline_record::{BrokerId, TopicPartition};
@@ -10,7 +11,7 @@ pub(super) struct Index {
     led_by: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     /// A reassignment is under way.
     pub reassigning: BTreeSet<TopicPartition>,
-    /// A replica is on a draining broker, and no reassignment is under way.
+    /// A replica is on a draining broker, and no reassignment takes it from there.
     pub draining: BTreeSet<TopicPartition>,
     /// No leader, since when.
     pub leaderless: BTreeMap<TopicPartition, u64>,
@@ -59,10 +60,10 @@ impl Index {
 
     fn classify(&mut self, image: &Image, tp: TopicPartition, partition: &Partition, now_ms: u64) {
         self.set_leader(tp, partition.leader);
-        let on_draining = partition.replicas.iter().any(|&id| image.broker(id).is_some_and(|b| b.draining));
-        let reassigning = partition.reassignment.is_some();
-        set(&mut self.reassigning, tp, reassigning);
-        set(&mut self.draining, tp, on_draining && !reassigning);
+        // One that is moving towards a draining broker would wait for it: that one may be dead.
+        let to_draining = wanted(partition).iter().any(|&id| image.broker(id).is_some_and(|b| b.draining));
+        set(&mut self.reassigning, tp, partition.reassignment.is_some());
+        set(&mut self.draining, tp, to_draining);
         set_since(&mut self.leaderless, tp, partition.leader.is_none(), now_ms);
         set_since(&mut self.misled, tp, better_leader(image, partition).is_some(), now_ms);
     }

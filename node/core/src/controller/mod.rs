@@ -159,6 +159,11 @@ impl Controller {
         self.sessions.probed(id, outcome, image, &mut self.proposals, now_ms)
     }
 
+    /// An administrator removes a member behind which no broker is registered.
+    pub fn dismiss(&mut self, id: BrokerId) {
+        self.voters.dismiss(id);
+    }
+
     /// The image has moved by `delta`.
     pub fn image(&mut self, image: &Image, delta: &Delta, now_ms: u64) -> Vec<Effect> {
         self.sessions.image(image, now_ms);

@@ -45,7 +45,7 @@ pub fn drain_progress(image: &Image, id: BrokerId) -> DrainProgress {
         if partition.replicas.contains(&id) || wanted(partition).contains(&id) {
             progress.replicas_left += 1;
             let stuck =
-                partition.reassignment.is_none() && drain_target(image, tp, partition, &load).is_none();
+                wanted(partition).contains(&id) && drain_target(image, tp, partition, &load).is_none();
             progress.stuck += usize::from(stuck);
         }
     }
@@ -111,18 +111,20 @@ impl Controller {
 
     /// Gives up to `slots` partitions on draining brokers a target without them.
     fn drain(&mut self, image: &Image, slots: usize, now_ms: u64, commands: &mut Vec<Command>) {
-        if slots == 0 || self.index.draining.is_empty() {
+        if self.index.draining.is_empty() {
             return;
         }
         let mut load = cluster_load(image);
         let mut planned = 0;
         for &tp in &self.index.draining {
-            if planned == slots {
-                break;
-            }
             let Some(partition) = image.partition(tp) else { continue };
+            // One that has begun has its slot already, and keeps it until it may end elsewhere.
+            let begun = has_begun(partition);
+            if planned == slots && !begun {
+                continue;
+            }
             let Some(target) = drain_target(image, tp, partition, &load) else { continue };
-            planned += 1;
+            planned += usize::from(!begun);
             super::placement::add(&mut load, &target);
             if self.proposals.is_due(Subject::Reassignment(tp), now_ms) {
                 commands.push(Command::SetReassignment { tp, target: Some(target) });
@@ -137,8 +139,8 @@ fn has_begun(partition: &Partition) -> bool {
     partition.reassignment.as_ref().is_some_and(held)
 }
 
-/// The partition's replicas with each draining one replaced, in its place, by the best other broker. Where no
-/// registered broker is left to take it, the list gets shorter, as long as what stays satisfies
+/// The partition's replicas, or those that it is moving to, with each draining one replaced, in its place, by the best
+/// other broker. Where no registered broker is left to take it, the list gets shorter, as long as what stays satisfies
 /// `min.insync.replicas`. `None`: nothing can be done now.
 fn drain_target(
     image: &Image,
@@ -147,9 +149,10 @@ fn drain_target(
     load: &BTreeMap<BrokerId, Load>,
 ) -> Option<Vec<BrokerId>> {
     let drains = |id: &BrokerId| image.broker(*id).is_none_or(|broker| broker.draining);
-    let mut staying: Vec<BrokerId> = partition.replicas.iter().copied().filter(|id| !drains(id)).collect();
+    let held = wanted(partition);
+    let mut staying: Vec<BrokerId> = held.iter().copied().filter(|id| !drains(id)).collect();
     let mut target = vec![];
-    for id in &partition.replicas {
+    for id in held {
         if !drains(id) {
             target.push(*id);
         } else if let Some(new) = replacement(image, &staying, load) {
@@ -157,7 +160,7 @@ fn drain_target(
             target.push(new);
         }
     }
-    if target.len() < partition.replicas.len() {
+    if target.len() < held.len() {
         // A fenced broker may come back and take it: no reason to give up a copy.
         let all_taken = image.brokers.values().all(|b| b.draining || target.contains(&b.id));
         let configs = &image.topics.get(&tp.topic)?.configs;
@@ -166,5 +169,5 @@ fn drain_target(
             return None;
         }
     }
-    (target != partition.replicas).then_some(target)
+    (target != held).then_some(target)
 }

@@ -34,11 +34,25 @@ pub(super) struct Voters {
     unknown: BTreeMap<BrokerId, u64>,
     /// Members behind which this controller has seen a broker. Without one they were removed on purpose.
     registered: BTreeSet<BrokerId>,
+    /// Members without a broker that an administrator removes: they are not waited for.
+    dismissed: BTreeSet<BrokerId>,
 }
 
 impl Voters {
     pub fn new(me: BrokerId, config: ControllerConfig) -> Self {
-        Voters { me, config, next_ms: 0, unknown: BTreeMap::new(), registered: BTreeSet::new() }
+        Voters {
+            me,
+            config,
+            next_ms: 0,
+            unknown: BTreeMap::new(),
+            registered: BTreeSet::new(),
+            dismissed: BTreeSet::new(),
+        }
+    }
+
+    /// An administrator removes this member. It counts until it has left, or a broker registers behind it.
+    pub fn dismiss(&mut self, id: BrokerId) {
+        self.dismissed.insert(id);
     }
 
     pub fn tick(
@@ -56,6 +70,7 @@ impl Voters {
         }
         self.registered.retain(|&id| members().any(|member| member == id));
         self.registered.extend(members().filter(|&id| image.broker(id).is_some()));
+        self.dismissed.retain(|id| self.unknown.contains_key(id));
         if membership.changing || now_ms < self.next_ms {
             return;
         }
@@ -108,6 +123,7 @@ impl Voters {
     fn is_gone(&self, id: BrokerId, now_ms: u64) -> bool {
         let long = |&since: &u64| {
             self.registered.contains(&id)
+                || self.dismissed.contains(&id)
                 || now_ms.saturating_sub(since) >= self.config.forget_member_after_ms
         };
         self.unknown.get(&id).is_some_and(long)

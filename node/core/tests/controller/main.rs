@@ -262,6 +262,21 @@ fn a_drained_broker_ends_up_with_nothing() {
 }
 
 #[test]
+fn a_reassignment_to_a_broker_that_is_drained_meanwhile_goes_elsewhere() {
+    let mut cluster = Cluster::of(5);
+    cluster.topic(&[&[1, 2, 3]], &[]);
+    let mut led = led(cluster);
+    led.move_to(0, &[1, 2, 4]);
+    led.carry_on(3_000);
+    // It never catches up: its disk is lost, and it is removed.
+    led.drain(4);
+    led.carry_on(3_000);
+    assert_eq!(led.cluster.partition(0).reassignment, None);
+    assert_eq!(led.cluster.partition(0).replicas, ids(&[1, 2, 3]));
+    assert_eq!(drain_progress(&led.cluster.image, id(4)), DrainProgress::default());
+}
+
+#[test]
 fn without_another_broker_draining_shortens_the_list_but_not_below_the_minimum() {
     let mut cluster = Cluster::of(3);
     cluster.topic(&[&[1, 2, 3]], &[]);
@@ -458,14 +473,7 @@ fn new_voters_are_taken_from_other_racks_first() {
 fn a_member_without_a_broker_is_forgotten_only_after_long() {
     let cluster = Cluster::of(3);
     let mut controller = Controller::new(id(1), ControllerConfig::default(), &cluster.image, 0);
-    let set = |members: &[u64]| members.iter().copied().map(BrokerId).collect::<BTreeSet<_>>();
-    let membership = Membership {
-        voters: set(&[1, 2, 3]),
-        learners: set(&[9]),
-        caught_up: set(&[1, 2, 3]),
-        changing: false,
-        ..Membership::default()
-    };
+    let membership = three_voters_and_a_learner_9();
     let mut at = |now_ms| {
         let effects = controller.tick(&cluster.image, &membership, now_ms);
         effects.into_iter().find(|effect| matches!(effect, Effect::RemoveLearner(_)))
@@ -474,6 +482,36 @@ fn a_member_without_a_broker_is_forgotten_only_after_long() {
     assert_eq!(at(299_999), None, "it may be about to register");
     assert_eq!(at(300_000), Some(Effect::RemoveLearner(id(9))));
     assert_eq!(at(300_100), None, "proposed already");
+}
+
+#[test]
+fn a_member_without_a_broker_that_an_administrator_removes_is_forgotten_at_once() {
+    let cluster = Cluster::of(3);
+    let mut controller = Controller::new(id(1), ControllerConfig::default(), &cluster.image, 0);
+    let mut membership = three_voters_and_a_learner_9();
+    controller.dismiss(id(9));
+    controller.dismiss(id(2));
+    let mut at = |membership: &Membership, now_ms| {
+        let effects = controller.tick(&cluster.image, membership, now_ms);
+        effects.into_iter().find(|effect| matches!(effect, Effect::RemoveLearner(_)))
+    };
+    assert_eq!(at(&membership, 0), Some(Effect::RemoveLearner(id(9))));
+    // It is gone; whoever comes under this number later is waited for again.
+    membership.learners.clear();
+    assert_eq!(at(&membership, 10_000), None);
+    membership.learners.insert(id(9));
+    assert_eq!(at(&membership, 20_000), None);
+}
+
+fn three_voters_and_a_learner_9() -> Membership {
+    let set = |members: &[u64]| members.iter().copied().map(BrokerId).collect::<BTreeSet<_>>();
+    Membership {
+        voters: set(&[1, 2, 3]),
+        learners: set(&[9]),
+        caught_up: set(&[1, 2, 3]),
+        changing: false,
+        ..Membership::default()
+    }
 }
 
 #[test]
