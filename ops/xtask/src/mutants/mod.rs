@@ -38,7 +38,7 @@ cargo xtask mutants [NAME…] [--seeds N] [--jobs J] [--profile P] [--again] [--
     NAME       only mutants whose names begin like this
     --seeds    runs that a mutant gets before it counts as a survivor (500)
     --jobs     runs at once (2)
-    --profile  of cargo, to build with (release)
+    --profile  of cargo, to build with (mutants)
     --again    those too whose catch is on record
     --list     name the mutants and end
 ";
@@ -61,7 +61,7 @@ impl Options {
             names: Vec::new(),
             seeds: 500,
             jobs: 2,
-            profile: "release".to_owned(),
+            profile: "mutants".to_owned(),
             again: false,
             list: false,
         };
