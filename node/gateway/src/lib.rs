@@ -17,6 +17,7 @@
 mod app;
 mod config;
 pub mod http;
+pub mod ingest;
 mod server;
 
 pub use app::{App, AppState};

@@ -1,0 +1,15 @@
+//! The ingest pipeline: events of any shape come in over HTTP, are normalised, counted once, and answer questions.
+//!
+//! ```text
+//!  POST /api/events ─► normalise ─┬─ accepted ─► topic ingest.events ───┐
+//!                      (pure)     └─ refused ──► topic ingest.rejected ─┤
+//!                                                                       ▼
+//!  GET /api/events, /api/aggregations ◄── store (SQLite, PostgreSQL) ◄─ processor ─ gives up ─► topic ingest.dlq
+//! ```
+//!
+//! Invariants: an event is answered only when it is on disk on every in-sync replica; it counts in the aggregates
+//! once, however often it is sent, read or tried; the store's offsets and what they stand for change in one
+//! transaction; nothing that was taken is dropped: it ends as processed, rejected or failed.
+
+pub mod normalise;
+pub mod store;
