@@ -160,6 +160,26 @@ fn a_checkpoint_of_a_killed_process_is_durable_when_it_counts() {
 }
 
 #[test]
+fn a_group_that_could_not_be_synced_is_durable_before_it_counts() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk);
+    append(&node, 0, 1, 500);
+    flush(&node);
+    append(&node, 0, 2, 500);
+    disk.inject(SimFault::eio(SimOp::Sync).on(".journal"));
+    assert!(node.host.run_named("journal").is_err());
+    // The process ends, the machine goes on: its page cache still has the group.
+    let disk = node.kill();
+    disk.clear_faults();
+    let node = Node::open(&disk);
+    assert_eq!(ids(&node, 0), [1, 2]);
+    assert_eq!(node.log(0).flushed_end(), Offset(2), "it will be acknowledged");
+    drop(node);
+    disk.power_loss_with(Unsynced::Lost);
+    assert_eq!(ids(&Node::open(&disk), 0), [1, 2]);
+}
+
+#[test]
 fn a_journal_that_cannot_be_synced_is_not_opened() {
     let disk = SimDisk::new(1);
     let node = Node::open(&disk);

@@ -9,6 +9,7 @@ use super::frame::{self, FIRST_BLOCK_BYTES, Record, SEGMENT_HEADER_BYTES, Segmen
 use super::state::{Location, LogState};
 use crate::io::create_dir_durably;
 use std::io;
+use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strandline_storage::disk::{Disk, DiskFile, OpenMode};
@@ -119,6 +120,7 @@ impl Recovered {
 
         let mut max_index = None;
         let mut at = SEGMENT_HEADER_BYTES;
+        let mut newest_frame = 0..FIRST_BLOCK_BYTES;
         while at < bytes.len() {
             let Some((lsn, payload)) = frame::decode_frame(header.salt, &bytes[at..]) else {
                 let behind = frame::find_frame(header.salt, &bytes[at + 1..], self.next_lsn);
@@ -158,7 +160,18 @@ impl Recovered {
                 self.state.replay(record, location).map_err(|what| damaged(payload_at + within, what))?;
                 within += length;
             }
+            if at > SEGMENT_HEADER_BYTES {
+                newest_frame = at..payload_at + payload.len();
+            }
             at = (payload_at + payload.len()).max(FIRST_BLOCK_BYTES);
+        }
+        if last {
+            // The process before may have ended because it could not sync its newest frame. What was read here is then in the
+            // page cache only, and counts as written: another sync would do nothing. Before anything is put behind
+            // it, it is written again.
+            file.write_all_at(&[IoSlice::new(&bytes[newest_frame.clone()])], newest_frame.start as u64)?;
+            file.sync_data()?;
+            disk.sync_dir(dir)?;
         }
         self.segments.push(Segment { header, path, file, len: at as u64, max_index });
         Ok(())

@@ -416,6 +416,31 @@ fn without_space_for_a_new_segment_the_present_one_goes_on() {
 }
 
 #[test]
+fn a_frame_that_could_not_be_synced_is_made_durable_before_another_follows() {
+    // The first frame of the log, one in the middle of a segment, and the first of another segment.
+    for before in [0, 2, 8] {
+        let disk = disk(1);
+        block_on(async {
+            let mut log = open(&disk).unwrap();
+            for index in 0..before {
+                Op::Append(1, index..index + 1, 300).run(&mut log).await.unwrap();
+            }
+            disk.inject(SimFault::eio(SimOp::Sync));
+            assert!(Op::Append(1, before..before + 1, 700).run(&mut log).await.is_err());
+            disk.clear_faults();
+            drop(log);
+            // The process ends, the machine goes on: its page cache still has the frame.
+            let mut log = open(&disk).unwrap();
+            let kept = content(&mut log).await.entries.len() as u64;
+            Op::Append(2, kept..kept + 1, 10).run(&mut log).await.unwrap();
+            drop(log);
+            disk.power_loss_with(Unsynced::Lost);
+            assert_eq!(content(&mut open(&disk).unwrap()).await.entries.len() as u64, kept + 1, "{before}");
+        });
+    }
+}
+
+#[test]
 fn concurrent_appends_share_a_sync() {
     let disk = SimDisk::new(1);
     let host = ThreadHost::new(Arc::new(|name, error| panic!("{name}: {error}")));

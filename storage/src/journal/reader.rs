@@ -9,7 +9,7 @@ use super::format::{self, BLOCK, Entry, GROUP_HEADER_BYTES, GroupHeader, Op, Tab
 use crate::disk::{DirEntry, Disk, DiskFile, OpenMode};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ const SCAN_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 struct GroupRef {
+    /// Of its file.
+    id: u32,
     file: Arc<dyn DiskFile>,
     position: u64,
     header: GroupHeader,
@@ -61,7 +63,7 @@ pub fn scan(disk: &dyn Disk, root: &Path, directory: Uuid, from_generation: u64)
     let mut scan = JournalScan { groups: BTreeMap::new(), files: list(disk, root)? };
     for found in &mut scan.files {
         let file = disk.open(&path(root, found.id), OpenMode::Read)?;
-        found.needed = scan_file(&file, found.len, directory, from_generation, &mut scan.groups)?;
+        found.needed = scan_file(&file, *found, directory, from_generation, &mut scan.groups)?;
         file.advise_dont_need(0, found.len);
     }
     Ok(scan)
@@ -84,7 +86,7 @@ fn read_full(file: &dyn DiskFile, buffer: &mut [u8], at: u64) -> io::Result<usiz
 
 fn scan_file(
     file: &Arc<dyn DiskFile>,
-    len: u64,
+    FoundFile { id, len, .. }: FoundFile,
     directory: Uuid,
     from_generation: u64,
     groups: &mut BTreeMap<u64, GroupRef>,
@@ -115,7 +117,7 @@ fn scan_file(
                 }
                 if header.generation >= from_generation {
                     needed = needed.max(Some(header.generation));
-                    let group = GroupRef { file: file.clone(), position, header };
+                    let group = GroupRef { id, file: file.clone(), position, header };
                     // The number of a torn group was used again by the process after it.
                     let newest = groups.entry(header.number).or_insert_with(|| group.clone());
                     if newest.header.generation < header.generation {
@@ -158,8 +160,17 @@ impl JournalScan {
         self.files.iter().filter_map(|file| file.needed).max()
     }
 
-    /// Makes what was read durable.
+    /// Makes what was read durable. The process before may have ended because it could not sync the highest group: that
+    /// is in the page cache only then, and counts as written, so that another sync would do nothing. Hence it is
+    /// written again first; all before it were durable when it was written.
     pub fn sync(&self, disk: &dyn Disk, root: &Path) -> io::Result<()> {
+        if let Some(highest) = self.groups.values().next_back() {
+            let file = disk.open(&path(root, highest.id), OpenMode::ReadWrite)?;
+            let mut bytes =
+                vec![0; usize::try_from(highest.header.size()).expect("a group fits into memory")];
+            let read = read_full(&*highest.file, &mut bytes, highest.position)?;
+            file.write_all_at(&[IoSlice::new(&bytes[..read])], highest.position)?;
+        }
         for found in self.files.iter().filter(|file| file.needed.is_some()) {
             disk.open(&path(root, found.id), OpenMode::Read)?.sync_data()?;
         }
