@@ -34,6 +34,9 @@ pub struct DrainProgress {
     pub leads: usize,
     /// Replicas that cannot be moved now: no other broker may take them, and too few would stay.
     pub stuck: usize,
+    /// Partitions without a leader that nobody but this broker may lead: it comes back, or what it held is given up by an
+    /// unclean election.
+    pub orphaned: usize,
 }
 
 /// How far the draining of `id` has come. With nothing left it may be fenced and unregistered.
@@ -44,6 +47,8 @@ pub fn drain_progress(image: &Image, id: BrokerId) -> DrainProgress {
         progress.leads += usize::from(partition.leader == Some(id));
         if partition.replicas.contains(&id) || wanted(partition).contains(&id) {
             progress.replicas_left += 1;
+            let mut eligible = partition.isr.iter().chain(&partition.elr);
+            progress.orphaned += usize::from(partition.leader.is_none() && eligible.all(|e| *e == id));
             let stuck =
                 wanted(partition).contains(&id) && drain_target(image, tp, partition, &load).is_none();
             progress.stuck += usize::from(stuck);

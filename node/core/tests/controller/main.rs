@@ -292,7 +292,7 @@ fn without_another_broker_draining_shortens_the_list_but_not_below_the_minimum()
     assert_eq!(stuck.cluster.partition(0).replicas, ids(&[1, 2, 3]));
     assert_eq!(
         drain_progress(&stuck.cluster.image, id(1)),
-        DrainProgress { replicas_left: 1, leads: 0, stuck: 1 }
+        DrainProgress { replicas_left: 1, leads: 0, stuck: 1, orphaned: 0 }
     );
 
     // A broker that is only away may take the replica when it is back.
@@ -302,6 +302,19 @@ fn without_another_broker_draining_shortens_the_list_but_not_below_the_minimum()
     waits.drain(1);
     waits.carry_on(5_000);
     assert_eq!(waits.cluster.partition(0).replicas, ids(&[1, 2, 3]));
+}
+
+#[test]
+fn a_partition_that_only_the_drained_broker_may_lead_is_told_apart() {
+    let mut cluster = Cluster::of(4);
+    cluster.topic(&[&[1, 2, 3]], &[("min.insync.replicas", "1")]);
+    [2, 3, 1].into_iter().for_each(|broker| cluster.fence(broker));
+    [2, 3].into_iter().for_each(|broker| cluster.unfence(broker));
+    let mut led = led(cluster);
+    led.drain(1);
+    let progress = drain_progress(&led.cluster.image, id(1));
+    assert_eq!((progress.replicas_left, progress.orphaned), (1, 1));
+    assert_eq!(drain_progress(&led.cluster.image, id(2)).orphaned, 0);
 }
 
 // ---- placement ----

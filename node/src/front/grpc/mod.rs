@@ -278,9 +278,13 @@ impl Strandline for GrpcFront {
                 if progress.replicas_left == 0 {
                     break;
                 }
-                let step = match progress.stuck {
-                    0 => "moving replicas away".to_owned(),
-                    stuck => format!("{stuck} replicas cannot move before more nodes are started"),
+                let step = match (progress.orphaned, progress.stuck) {
+                    (0, 0) => "moving replicas away".to_owned(),
+                    (0, stuck) => format!("{stuck} replicas cannot move before more nodes are started"),
+                    (orphaned, _) => format!(
+                        "only node {id} may lead {orphaned} partitions: start it, or, if its data is lost, give up \
+                         what the others do not have (unclean.leader.election.enable=true on their topics)"
+                    ),
                 };
                 // The administrator went away: what has begun goes on, and can be asked for again.
                 if say(&step, progress.replicas_left, false, None).await.is_err() {
