@@ -36,6 +36,8 @@ pub struct Injector {
     readmission: Option<Readmission>,
     rolling: Option<Rolling>,
     orders: Orders,
+    /// Hosts that stand still, each with the fault that made it; two may hit one host.
+    paused: Vec<(FaultId, String)>,
     rng: StdRng,
 }
 
@@ -45,6 +47,8 @@ enum End {
     Network,
     Disk(u64),
     Client(String),
+    /// It goes on.
+    Process,
 }
 
 /// Which direction is lost, of what one sends the other.
@@ -60,6 +64,8 @@ struct Readmission {
     node: u64,
     order: Option<u64>,
     tries: u64,
+    /// Topics of which nobody else may lead a partition. What only the lost disk had is given up.
+    given_up: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +87,7 @@ impl Injector {
             readmission: None,
             rolling: None,
             orders,
+            paused: Vec::new(),
             rng: seed.fork("injector").rng(),
         }
     }
@@ -123,6 +130,9 @@ impl Injector {
             self.end(world, fault, end);
         }
         self.links.heal(world);
+        for (fault, _) in self.paused.clone() {
+            self.go_on(world, fault);
+        }
         self.rolling = None;
         for id in world.node_ids() {
             heal_disk(world, id);
@@ -166,13 +176,8 @@ impl Injector {
             FaultKind::Pause => {
                 let id = pick(world, planned.target, rng)?;
                 let one = name(id);
-                for other in others(world, &one) {
-                    self.links.hold(world, fault, &one, &other);
-                }
-                // Nothing is written either while it stands still.
-                let rest = Duration::from_micros(planned.lasts_us);
-                world.node(id).machine().pace.set(rest, rest);
-                self.ends.insert((until, fault), End::Disk(id));
+                self.pause(world, fault, &one);
+                self.ends.insert((until, fault), End::Process);
                 Some(one)
             }
             FaultKind::Partition | FaultKind::OneWayPartition => {
@@ -345,7 +350,8 @@ impl Injector {
         world.power_loss(self.victim, Unsynced::Lost);
         world.wipe(self.victim);
         self.restarts.remove(&self.victim);
-        self.readmission = Some(Readmission { node: self.victim, order: None, tries: 0 });
+        self.readmission =
+            Some(Readmission { node: self.victim, order: None, tries: 0, given_up: BTreeSet::new() });
         Some(name(self.victim))
     }
 
@@ -375,12 +381,34 @@ impl Injector {
         Some(text)
     }
 
+    fn pause(&mut self, world: &mut World, fault: FaultId, host: &str) {
+        self.paused.push((fault, host.to_owned()));
+        world.pause(host);
+    }
+
     // ---- afterwards ----
+
+    /// Whom this fault let stand still goes on, unless another holds it.
+    fn go_on(&mut self, world: &mut World, fault: FaultId) {
+        let mut released = Vec::new();
+        self.paused.retain(|(by, host)| {
+            *by != fault || {
+                released.push(host.clone());
+                false
+            }
+        });
+        for host in released {
+            if self.paused.iter().all(|(_, held)| *held != host) {
+                world.resume(&host);
+            }
+        }
+    }
 
     fn end(&mut self, world: &mut World, fault: FaultId, end: End) {
         self.links.end(world, fault);
+        self.go_on(world, fault);
         match end {
-            End::Network => {}
+            End::Network | End::Process => {}
             End::Disk(id) => heal_disk(world, id),
             End::Client(client) => world.restart_client(&client),
         }
@@ -426,6 +454,9 @@ impl Injector {
                         config.join = members;
                     });
                     world.start(node);
+                    for topic in &back.given_up {
+                        self.orders.give(unclean_elections(topic, false));
+                    }
                     self.readmission = None;
                 }
                 Some(Err(why)) => {
@@ -435,6 +466,12 @@ impl Injector {
                         format_args!("node-{node} is not removed yet (try {}): {why}", back.tries),
                     );
                     back.order = None;
+                    // What an operator does who reads what `remove-node` says about them.
+                    for topic in led_by_nobody_else(world, node) {
+                        if back.given_up.insert(topic.clone()) {
+                            self.orders.give(unclean_elections(&topic, true));
+                        }
+                    }
                 }
             },
         }
@@ -528,6 +565,22 @@ fn split(world: &World, target: Target, rng: &mut StdRng) -> Option<(Vec<String>
         }
     }
     Some((inside, outside))
+}
+
+fn unclean_elections(topic: &str, allowed: bool) -> Order {
+    let set = vec![("unclean.leader.election.enable".to_owned(), allowed.to_string())];
+    Order::AlterTopic { name: topic.to_owned(), set }
+}
+
+/// Topics with a partition whose last eligible replica is on this node: with a minimum of one in-sync replica, or when
+/// nothing is flushed, the loss of one disk may be more than a topic tolerates.
+fn led_by_nobody_else(world: &World, node: u64) -> BTreeSet<String> {
+    let newest = world.views().values().max_by_key(|view| view.image.index);
+    let partitions = newest.iter().flat_map(|view| &view.image.partitions);
+    let orphaned = partitions.filter(|(_, partition)| {
+        partition.leader.is_none() && partition.isr.iter().chain(&partition.elr).all(|id| *id == node)
+    });
+    orphaned.map(|(tp, _)| tp.topic.to_string()).collect()
 }
 
 fn all_replicated(world: &World) -> bool {

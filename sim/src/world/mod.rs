@@ -447,6 +447,19 @@ impl World {
         self.trace.note(one, format_args!("and {other} reach each other again"));
     }
 
+    /// A host's process, node or client, stands still as after SIGSTOP, until [`World::resume`]: nothing of it runs, its timers
+    /// included, and what is sent to it waits. Its death ends that, too.
+    pub fn pause(&mut self, host: &str) {
+        self.sim.pause(host);
+        self.trace.note(host, format_args!("stands still"));
+    }
+
+    /// It goes on: everything that waited arrives, and every timer that has expired fires, at once.
+    pub fn resume(&mut self, host: &str) {
+        self.sim.resume(host);
+        self.trace.note(host, format_args!("goes on"));
+    }
+
     /// What the two send each other waits until [`World::release`], then arrives, as behind a router that was busy.
     pub fn hold(&mut self, one: &str, other: &str) {
         self.sim.hold(one, other);

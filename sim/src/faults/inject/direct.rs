@@ -1,10 +1,11 @@
 //! Faults by name instead of by draw, for scenarios: this node, this link, until told otherwise. They go through the
 //! same books as planned ones, so that they are counted, may overlap with those, and end when everything heals.
 
-use super::{End, Injector, Readmission, heal_disk, name, others};
+use super::{End, Injector, Readmission, heal_disk, name};
 use crate::faults::FaultKind;
 use crate::faults::links::{FaultId, Latency};
 use crate::world::World;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use strandline_storage::disk::sim::{SimFault, Unsynced};
 
@@ -58,7 +59,7 @@ impl Injector {
     /// A dead node is removed by the admin, then joins with whatever its disk holds.
     pub fn readmit_node(&mut self, id: u64) {
         self.restarts.remove(&id);
-        self.readmission = Some(Readmission { node: id, order: None, tries: 0 });
+        self.readmission = Some(Readmission { node: id, order: None, tries: 0, given_up: BTreeSet::new() });
     }
 
     /// Nothing that any of the first sends reaches any of the second.
@@ -93,12 +94,10 @@ impl Injector {
         fault
     }
 
-    /// A host, node or client, seems to stand still: it neither hears nor is heard, and then all of it arrives.
+    /// A host's process, node or client, stands still, and then goes on as if nothing had been.
     pub fn pause_host(&mut self, world: &mut World, host: &str) -> FaultId {
         let fault = self.begin();
-        for other in others(world, host) {
-            self.links.hold(world, fault, host, &other);
-        }
+        self.pause(world, fault, host);
         self.count(world, FaultKind::Pause, host);
         fault
     }
@@ -168,6 +167,7 @@ impl Injector {
             heal_disk(world, id);
         }
         self.links.end(world, fault);
+        self.go_on(world, fault);
         world.trace().note("fault", format_args!("number {fault} ends"));
     }
 }
