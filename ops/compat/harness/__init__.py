@@ -1,0 +1,1 @@
+"""What runs real Kafka clients against a cluster and judges them: see `ops/compat/README.md`."""
