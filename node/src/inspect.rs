@@ -65,6 +65,11 @@ impl Inspect {
         self.context.image()
     }
 
+    /// Who votes on the metadata and who learns it, as this node has it.
+    pub fn membership(&self) -> strandline_raft::Membership {
+        self.context.raft.membership()
+    }
+
     pub fn raft(&self) -> RaftMarks {
         self.context.raft.metrics()
     }

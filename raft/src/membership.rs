@@ -30,8 +30,11 @@ pub struct Membership {
     pub learners: BTreeSet<u64>,
     /// Members that hold nearly all of the log, as far as the leader has heard. Empty elsewhere.
     pub caught_up: BTreeSet<u64>,
-    /// A change is under way: a joint configuration, or one that is not committed.
+    /// A change is under way: the newest configuration is not committed yet.
     pub changing: bool,
+    /// The newest configuration is a joint one: the first of a change's two steps. Whoever led may have died before the
+    /// second, which the next leader has to take.
+    pub joint: bool,
     /// Where each of them is.
     pub addresses: BTreeMap<u64, String>,
 }
@@ -122,8 +125,8 @@ impl RaftHandle {
             learners: effective.membership().learner_ids().collect(),
             caught_up,
             addresses: effective.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
-            changing: effective.membership().get_joint_config().len() > 1
-                || metrics.committed_membership_config != *effective,
+            changing: metrics.committed_membership_config != *effective,
+            joint: effective.membership().get_joint_config().len() > 1,
         }
     }
 

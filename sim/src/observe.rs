@@ -98,6 +98,10 @@ pub struct RaftView {
     pub applied: u64,
     pub snapshot: u64,
     pub purged: u64,
+    /// Who votes, a bit for each id.
+    pub voters: u64,
+    /// A change of the members is under way, or was left half done.
+    pub changing: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +169,7 @@ pub struct Observer {
 impl Observer {
     pub fn look(&mut self, node: &Inspect, life: u64) -> NodeView {
         let raft = node.raft();
+        let members = node.membership();
         let image = self.image(node.image());
         let names = &self.seen.as_ref().expect("it was just set").0;
         let replicas = node.partitions().into_iter().filter_map(|marks| {
@@ -197,6 +202,8 @@ impl Observer {
                 applied: raft.applied.unwrap_or(0),
                 snapshot: raft.snapshot.unwrap_or(0),
                 purged: raft.purged.unwrap_or(0),
+                voters: members.voters.iter().fold(0, |bits, id| bits | 1 << (id % 64)),
+                changing: members.changing || members.joint,
             },
             image,
             replicas: replicas.collect(),

@@ -234,6 +234,7 @@ impl Controller {
             learners: ids(membership.learners),
             caught_up: ids(membership.caught_up),
             changing: membership.changing,
+            joint: membership.joint,
             addresses: membership
                 .addresses
                 .into_iter()
@@ -265,9 +266,13 @@ impl Controller {
                     bounded(context.raft.add_learner(id.0, endpoint.to_string())).await
                 }
                 Effect::ChangeVoters(voters) => {
+                    tracing::info!(?voters, "changing who votes on the metadata");
                     bounded(context.raft.change_voters(voters.into_iter().map(|id| id.0).collect())).await
                 }
-                Effect::RemoveLearner(id) => bounded(context.raft.remove(id.0)).await,
+                Effect::RemoveLearner(id) => {
+                    tracing::info!(node = %id, "taking a node out of the metadata's members");
+                    bounded(context.raft.remove(id.0)).await
+                }
                 Effect::TransferLeadership { to } => bounded(context.raft.transfer_leader(to.0)).await,
             };
             if let Err(error) = done {

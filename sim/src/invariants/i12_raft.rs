@@ -148,7 +148,7 @@ mod tests {
     fn a_leader_that_lacks_what_was_committed() {
         let mut bench = bench();
         let short =
-            RaftView { term: 3, leader: true, last: 7, committed: 6, applied: 6, snapshot: 0, purged: 0 };
+            RaftView { term: 3, leader: true, last: 7, committed: 6, applied: 6, ..RaftView::default() };
         bench.start(3, 2);
         *raft(&mut bench, 3) = short;
         broken(bench.step(), "a log up to 7, but 8 was committed in term 2");

@@ -26,6 +26,12 @@ pub fn converged(views: &BTreeMap<u64, NodeView>, nodes: usize) -> Result<(), St
     if leads != 1 {
         return Err(format!("{leads} nodes lead Raft"));
     }
+    let leader = views.values().find(|view| view.raft.leader && view.raft.term >= newest.raft.term);
+    if let Some(raft) = leader.map(|view| view.raft)
+        && (raft.changing || raft.voters.count_ones() != voters_of(nodes))
+    {
+        return Err(format!("who votes on the metadata is not settled: {raft:?}"));
+    }
     for view in views.values() {
         let broker = newest.image.brokers.get(&view.node);
         match broker {
@@ -37,6 +43,15 @@ pub fn converged(views: &BTreeMap<u64, NodeView>, nodes: usize) -> Result<(), St
         settled(views, tp, agreed)?;
     }
     Ok(())
+}
+
+/// An odd number as soon as there are three, five at most.
+fn voters_of(nodes: usize) -> u32 {
+    match nodes {
+        0..=2 => nodes as u32,
+        3 | 4 => 3,
+        _ => 5,
+    }
 }
 
 /// Everybody has the newest image, every log ends where its leader's does, all of it visible, and groups have settled
@@ -109,7 +124,9 @@ mod tests {
     #[test]
     fn whatever_is_missing_is_said() {
         type Change = fn(&mut Bench);
-        let changes: [(Change, &str); 9] = [
+        let changes: [(Change, &str); 11] = [
+            (|bench| bench.nodes.get_mut(&2).unwrap().raft.changing = true, "who votes on the metadata"),
+            (|bench| bench.nodes.get_mut(&2).unwrap().raft.voters = 0b110, "who votes on the metadata"),
             (|bench| drop(bench.nodes.remove(&3)), "2 of 3 nodes run"),
             (|bench| bench.nodes.clear(), "no node runs"),
             (|bench| bench.nodes.get_mut(&2).unwrap().raft.leader = false, "0 nodes lead Raft"),

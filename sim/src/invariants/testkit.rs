@@ -95,7 +95,8 @@ impl Bench {
             node,
             life,
             broker_epoch: Some(self.image.brokers[&node].epoch),
-            raft: RaftView::default(),
+            // Nodes 1 to 3.
+            raft: RaftView { voters: 0b1110, ..RaftView::default() },
             image: Arc::new(self.image.clone()),
             replicas: [(tp(), replica)].into(),
             logs: Logs::None,

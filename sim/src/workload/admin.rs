@@ -71,16 +71,18 @@ pub async fn operate(world: ClientWorld, bootstrap: String, orders: Orders) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let result = match tokio::time::timeout(PATIENCE, carry_out(&client, &order)).await {
+        let mut step = String::new();
+        let result = match tokio::time::timeout(PATIENCE, carry_out(&client, &order, &mut step)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Err(_) => Err(format!("not done within {PATIENCE:?}: {step}")),
         };
         world.recorder.note(&world.name, format_args!("{order:?}: {result:?}"));
         orders.done(number, result);
     }
 }
 
-async fn carry_out(client: &Client, order: &Order) -> Result<(), String> {
+/// `at`: how far it has come.
+async fn carry_out(client: &Client, order: &Order, at: &mut String) -> Result<(), String> {
     let admin = client.admin();
     let text = |error: strandline_client::Error| error.to_string();
     match order.clone() {
@@ -101,8 +103,9 @@ async fn carry_out(client: &Client, order: &Order) -> Result<(), String> {
                 Err(error) => return gone_already(error),
             };
             while let Some(step) = progress.next().await {
-                if let Err(error) = step {
-                    return gone_already(error);
+                match step {
+                    Ok(step) => *at = format!("{}, {} replicas left", step.step, step.replicas_left),
+                    Err(error) => return gone_already(error),
                 }
             }
             Ok(())

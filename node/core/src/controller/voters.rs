@@ -19,8 +19,10 @@ pub struct Membership {
     pub learners: BTreeSet<BrokerId>,
     /// Members (voters or learners) that hold nearly all of the log: fit to become voters.
     pub caught_up: BTreeSet<BrokerId>,
-    /// A change is under way (joint configuration, or not committed yet): nothing else is proposed.
+    /// A change is under way (the newest configuration is not committed yet): nothing else is proposed.
     pub changing: bool,
+    /// The first step of a change (joint configuration) was taken, the second was not: the leader may have died between them.
+    pub joint: bool,
     /// Where the members are, as Raft has it.
     pub addresses: BTreeMap<BrokerId, Arc<str>>,
 }
@@ -112,7 +114,7 @@ impl Voters {
                 return Some(Effect::TransferLeadership { to });
             }
         }
-        if wanted != *voters && wanted.contains(&self.me) {
+        if (wanted != *voters || membership.joint) && wanted.contains(&self.me) {
             return Some(Effect::ChangeVoters(wanted));
         }
         let gone = |id: &&BrokerId| self.is_gone(**id, now_ms);

@@ -543,6 +543,22 @@ fn nothing_is_changed_while_a_change_is_under_way() {
 }
 
 #[test]
+fn a_change_that_its_leader_left_half_done_is_finished_by_the_next() {
+    let cluster = Cluster::of(3);
+    let mut controller = Controller::new(id(1), ControllerConfig::default(), &cluster.image, 0);
+    let all: BTreeSet<BrokerId> = ids(&[1, 2, 3]).into_iter().collect();
+    let mut membership =
+        Membership { voters: all.clone(), caught_up: all.clone(), joint: true, ..Membership::default() };
+    let mut at = |membership: &Membership, now_ms| {
+        let effects = controller.tick(&cluster.image, membership, now_ms);
+        effects.into_iter().find(|effect| matches!(effect, Effect::ChangeVoters(_)))
+    };
+    assert_eq!(at(&membership, 0), Some(Effect::ChangeVoters(all)));
+    membership.joint = false;
+    assert_eq!(at(&membership, 60_000), None);
+}
+
+#[test]
 fn deleted_partitions_are_forgotten() {
     let mut cluster = Cluster::of(3);
     cluster.topic(&[&[1, 2, 3]], &[]);
