@@ -70,6 +70,11 @@ impl Inspect {
         self.context.raft.membership()
     }
 
+    /// Changes when that does, and costs nothing to ask for.
+    pub fn membership_marks(&self) -> (Option<u64>, Option<u64>) {
+        self.context.raft.membership_marks()
+    }
+
     pub fn raft(&self) -> RaftMarks {
         self.context.raft.metrics()
     }

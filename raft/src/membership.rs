@@ -2,6 +2,7 @@
 //! the leader, one at a time, through joint consensus.
 
 use crate::handle::RaftHandle;
+use crate::types::StoredMembership;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
@@ -104,6 +105,15 @@ impl RaftHandle {
 
     fn with_addresses(&self, ids: BTreeSet<u64>) -> BTreeMap<u64, String> {
         ids.into_iter().filter_map(|id| Some((id, self.inner().address(id)?))).collect()
+    }
+
+    /// The newest configuration's place in the log, and that of the newest committed one: as long as both are the same, so is
+    /// what [`RaftHandle::membership`] says of voters, learners and changes.
+    pub fn membership_marks(&self) -> (Option<u64>, Option<u64>) {
+        let metrics = self.inner().raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |config: &StoredMembership| config.log_id().as_ref().map(|id| id.index);
+        (index(&metrics.membership_config), index(&metrics.committed_membership_config))
     }
 
     pub fn membership(&self) -> Membership {

@@ -164,12 +164,17 @@ pub struct GroupView {
 #[derive(Debug, Default)]
 pub struct Observer {
     seen: Option<(Arc<Image>, Arc<ImageView>)>,
+    /// By their marks: who votes, and whether that is changing.
+    members: Option<(MembershipMarks, u64, bool)>,
 }
+
+/// Of the life that was looked at, and where in Raft's log the configurations are.
+type MembershipMarks = (u64, Option<u64>, Option<u64>);
 
 impl Observer {
     pub fn look(&mut self, node: &Inspect, life: u64) -> NodeView {
         let raft = node.raft();
-        let members = node.membership();
+        let (voters, changing) = self.members(node, life);
         let image = self.image(node.image());
         let names = &self.seen.as_ref().expect("it was just set").0;
         let replicas = node.partitions().into_iter().filter_map(|marks| {
@@ -202,13 +207,28 @@ impl Observer {
                 applied: raft.applied.unwrap_or(0),
                 snapshot: raft.snapshot.unwrap_or(0),
                 purged: raft.purged.unwrap_or(0),
-                voters: members.voters.iter().fold(0, |bits, id| bits | 1 << (id % 64)),
-                changing: members.changing || members.joint,
+                voters,
+                changing,
             },
             image,
             replicas: replicas.collect(),
             logs: Logs::Live(node.clone(), names.clone()),
         }
+    }
+
+    fn members(&mut self, node: &Inspect, life: u64) -> (u64, bool) {
+        let (newest, committed) = node.membership_marks();
+        let marks = (life, newest, committed);
+        if let Some((seen, voters, changing)) = self.members
+            && seen == marks
+        {
+            return (voters, changing);
+        }
+        let members = node.membership();
+        let voters = members.voters.iter().fold(0, |bits, id| bits | 1 << (id % 64));
+        let changing = members.changing || members.joint;
+        self.members = Some((marks, voters, changing));
+        (voters, changing)
     }
 
     fn image(&mut self, image: Arc<Image>) -> Arc<ImageView> {

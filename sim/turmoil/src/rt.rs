@@ -57,6 +57,9 @@ pub struct Rt<'a> {
     /// Local task set used for running !Send tasks.
     local: LocalSet,
 
+    /// STRANDLINE: the runtime's time between two ticks, during which it stands still.
+    now: Instant,
+
     /// A user readable name to identify the node.
     pub nodename: Arc<str>,
 
@@ -73,7 +76,7 @@ impl<'a> Rt<'a> {
     where
         F: Future<Output = Result> + 'static,
     {
-        let (tokio, local) = init(&mut config);
+        let (tokio, local, now) = init(&mut config);
 
         let handle = with(&tokio, &local, || tokio::task::spawn_local(client));
 
@@ -81,6 +84,7 @@ impl<'a> Rt<'a> {
             kind: Kind::Client,
             tokio,
             local,
+            now,
             nodename,
             handle: Some(handle),
             config,
@@ -92,7 +96,7 @@ impl<'a> Rt<'a> {
         F: Fn() -> Fut + 'a,
         Fut: Future<Output = Result> + 'static,
     {
-        let (tokio, local) = init(&mut config);
+        let (tokio, local, now) = init(&mut config);
 
         let software: Software = Box::new(move || Box::pin(software()));
         let handle = with(&tokio, &local, || tokio::task::spawn_local(software()));
@@ -101,6 +105,7 @@ impl<'a> Rt<'a> {
             kind: Kind::Host { software },
             tokio,
             local,
+            now,
             nodename,
             handle: Some(handle),
             config,
@@ -109,12 +114,13 @@ impl<'a> Rt<'a> {
 
     pub(crate) fn no_software() -> Self {
         let mut config = Config::default();
-        let (tokio, local) = init(&mut config);
+        let (tokio, local, now) = init(&mut config);
 
         Self {
             kind: Kind::NoSoftware,
             tokio,
             local,
+            now,
             nodename: String::new().into(),
             handle: None,
             config,
@@ -134,8 +140,7 @@ impl<'a> Rt<'a> {
     }
 
     pub(crate) fn now(&self) -> Instant {
-        let _guard = self.tokio.enter();
-        Instant::now()
+        self.now
     }
 
     // This method is called by [`Sim::run`], which iterates through all the
@@ -161,10 +166,11 @@ impl<'a> Rt<'a> {
     // that caused failure. Subsequent calls do not return the error as it is
     // expected to fail the simulation.
     pub(crate) fn tick(&mut self, duration: Duration) -> Result<bool> {
-        self.tokio.block_on(async {
+        self.now = self.tokio.block_on(async {
             self.local
                 .run_until(async {
                     sleep(duration).await;
+                    Instant::now()
                 })
                 .await
         });
@@ -190,8 +196,9 @@ impl<'a> Rt<'a> {
 
     /// STRANDLINE: time that passed while the host stood still.
     pub(crate) fn advance(&mut self, duration: Duration) {
-        self.tokio.block_on(async {
+        self.now = self.tokio.block_on(async {
             self.local.run_until(tokio::time::advance(duration)).await;
+            Instant::now()
         });
     }
 
@@ -229,14 +236,15 @@ impl<'a> Rt<'a> {
     ///
     /// Both the [`Runtime`] and [`LocalSet`] are replaced with new instances.
     fn cancel_tasks(&mut self) {
-        let (tokio, local) = init(&mut self.config);
+        let (tokio, local, now) = init(&mut self.config);
+        self.now = now;
 
         _ = mem::replace(&mut self.tokio, tokio);
         drop(mem::replace(&mut self.local, local));
     }
 }
 
-fn init(config: &mut Config) -> (Runtime, LocalSet) {
+fn init(config: &mut Config) -> (Runtime, LocalSet, Instant) {
     let mut tokio_builder = tokio::runtime::Builder::new_current_thread();
 
     #[cfg(tokio_unstable)]
@@ -259,12 +267,13 @@ fn init(config: &mut Config) -> (Runtime, LocalSet) {
         .build()
         .unwrap();
 
-    tokio.block_on(async {
+    let now = tokio.block_on(async {
         // Sleep to "round" `Instant::now()` to the closest `ms`
         tokio::time::sleep(Duration::from_millis(1)).await;
+        Instant::now()
     });
 
-    (tokio, new_local())
+    (tokio, new_local(), now)
 }
 
 fn new_local() -> LocalSet {
