@@ -16,6 +16,7 @@
 
 use crate::BatchError;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -29,6 +30,12 @@ const ZSTD_TRUSTED_RATIO: usize = 64;
 /// Windows that zstd frames may ask for: 8 MiB serves every level but the "ultra" ones.
 const ZSTD_WINDOW_LOG_MIN: u32 = 23;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+thread_local! {
+    // Making one costs more than it costs to decode a small batch.
+    static ZSTD_COMPRESSOR: RefCell<zstd::bulk::Compressor<'static>> = RefCell::default();
+    static ZSTD_DECOMPRESSOR: RefCell<zstd::bulk::Decompressor<'static>> = RefCell::default();
+}
 
 /// Codec of a batch's records; the number is what the attributes hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -95,7 +102,11 @@ impl Compression {
                     level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*range.start(), *range.end());
                 let start = out.len();
                 out.resize(start + zstd::zstd_safe::compress_bound(input.len()), 0);
-                let written = zstd::bulk::compress_to_buffer(input, &mut out[start..], level)
+                let written = ZSTD_COMPRESSOR
+                    .with_borrow_mut(|compressor| {
+                        compressor.set_compression_level(level)?;
+                        compressor.compress_to_buffer(input, &mut out[start..])
+                    })
                     .expect("the level is in range and the buffer has the codec's bound");
                 out.truncate(start + written);
             }
@@ -178,7 +189,8 @@ impl Compression {
         if let Ok(Some(len)) = zstd::zstd_safe::get_frame_content_size(input)
             && len <= limit as u64
             && len <= (input.len() as u64).saturating_mul(ZSTD_TRUSTED_RATIO as u64)
-            && let Ok(content) = zstd::bulk::decompress(input, len as usize)
+            && let Ok(content) =
+                ZSTD_DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress(input, len as usize))
         {
             *out = content;
             return Ok(());
