@@ -85,11 +85,13 @@ def produce(request):
 
 
 class Member:
-    """kafka-verifiable-consumer, which prints what it reads and owns as JSON and commits behind every poll."""
+    """kafka-verifiable-consumer, which prints what it reads and owns as JSON. By itself it commits behind every poll, and
+    does not again when that fails in a rebalance; so the consumer in it commits, except where a limit counts."""
 
     def __init__(self, request):
         words = ["--bootstrap-server", BOOTSTRAP, "--topic", request["topic"], "--group-id", request["group"],
-                 "--reset-policy", "earliest", "--verbose", "--max-messages", request.get("limit", -1)]
+                 "--reset-policy", "earliest", "--verbose"]
+        words += ["--max-messages", request["limit"]] if "limit" in request else ["--enable-autocommit"]
         if request["protocol"] == "consumer":
             words += ["--group-protocol", "consumer"]
         else:

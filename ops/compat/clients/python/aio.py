@@ -96,14 +96,12 @@ class Driver(driver.Driver):
                                     **settings)
         await producer.start()
         pace, sent = driver.Pace(request.get("rate")), []
-
-        def done(future):
-            pace.acknowledged(future.exception())
         for number in range(request["count"]):
             while pace.due(number):
                 await asyncio.sleep(min(pace.due(number), 0.01))
+            settle = pace.sent()
             future = await producer.send(request["topic"], key=driver.key(number), value=driver.value(request["tag"], number))
-            future.add_done_callback(done)
+            future.add_done_callback(lambda done, settle=settle: settle(done.exception()))
             sent.append(future)
         await asyncio.wait_for(asyncio.gather(*sent, return_exceptions=True), 90)
         await producer.stop()

@@ -53,7 +53,8 @@ class Driver(driver.Driver):
     def admin(self):
         """A new one for each request: librdkafka waits for ever for a coordinator that it has remembered and that was out of
         the metadata for a while (https://github.com/confluentinc/librdkafka/issues/5511)."""
-        return AdminClient({"bootstrap.servers": self.bootstrap})
+        self.latest = AdminClient({"bootstrap.servers": self.bootstrap})
+        return self.latest
 
     def version(self, _):
         return {"version": f"{confluent_kafka.version()} (librdkafka {confluent_kafka.libversion()[0]})"}
@@ -69,14 +70,14 @@ class Driver(driver.Driver):
         if request["idempotent"] is False:
             settings["max.in.flight.requests.per.connection"] = 1
         producer, pace = Producer(settings), driver.Pace(request.get("rate"))
-        acknowledged = lambda error, _: pace.acknowledged(error)
         for number in range(request["count"]):
             while pace.due(number):
                 producer.poll(min(pace.due(number), 0.01))
+            acknowledged = pace.sent()
             while True:
                 try:
                     producer.produce(request["topic"], key=driver.key(number), value=driver.value(request["tag"], number),
-                                     on_delivery=acknowledged)
+                                     on_delivery=lambda error, _, settle=acknowledged: settle(error))
                     break
                 except BufferError:
                     producer.poll(0.1)

@@ -21,21 +21,23 @@ MISSING = {"programs": "none"}
 
 
 class Pace:
-    """Holds a producer to `rate` records per second, if there is one, and sees the longest time between acknowledgements."""
+    """Holds a producer to `rate` records per second, if there is one, and sees how long the slowest acknowledgement took."""
 
     def __init__(self, rate):
-        self.rate, self.began, self.last, self.longest = rate, time.monotonic(), None, 0.0
+        self.rate, self.began, self.longest = rate, time.monotonic(), 0.0
         self.failed, self.why = 0, None
 
     def due(self, sent):
         """Seconds to wait until record number `sent` may go."""
         return max(0.0, self.began + sent / self.rate - time.monotonic()) if self.rate else 0.0
 
-    def acknowledged(self, error=None):
-        now = time.monotonic()
-        if self.last is not None:
-            self.longest = max(self.longest, now - self.last)
-        self.last = now
+    def sent(self):
+        """A record is given to the client; returns what to call when it was acknowledged, with the error if it was not."""
+        at = time.monotonic()
+        return lambda error=None: self.acknowledged(at, error)
+
+    def acknowledged(self, at, error):
+        self.longest = max(self.longest, time.monotonic() - at)
         if error is not None:
             self.failed, self.why = self.failed + 1, str(error)
 

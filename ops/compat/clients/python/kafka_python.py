@@ -87,8 +87,9 @@ class Driver(driver.Driver):
             while pace.due(number):
                 driver.time.sleep(min(pace.due(number), 0.01))
             sent = producer.send(request["topic"], key=driver.key(number), value=driver.value(request["tag"], number))
-            sent.add_callback(lambda _: pace.acknowledged())
-            sent.add_errback(pace.acknowledged)
+            settle = pace.sent()
+            sent.add_callback(lambda _, settle=settle: settle())
+            sent.add_errback(settle)
             futures.append(sent)
         producer.flush(90)
         producer.close()

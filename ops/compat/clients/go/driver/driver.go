@@ -65,11 +65,11 @@ func Record(tag string, n int) (key, value []byte) {
 	return fmt.Appendf(nil, "k%d", n%1000), fmt.Appendf(nil, "%s-%d", tag, n)
 }
 
-// Pace holds a producer to a rate and sees its acknowledgements.
+// Pace holds a producer to a rate and sees how long the slowest acknowledgement took.
 type Pace struct {
 	mutex           sync.Mutex
 	rate            int
-	began, last     time.Time
+	began           time.Time
 	longest         time.Duration
 	failed, Settled int
 	why             string
@@ -85,15 +85,11 @@ func (p *Pace) Due(n int) {
 	}
 }
 
-// Acknowledged counts one record as done, well or not.
-func (p *Pace) Acknowledged(err error) {
+// Acknowledged counts one record, given to the client at sent, as done, well or not.
+func (p *Pace) Acknowledged(sent time.Time, err error) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	now := time.Now()
-	if !p.last.IsZero() {
-		p.longest = max(p.longest, now.Sub(p.last))
-	}
-	p.last = now
+	p.longest = max(p.longest, time.Since(sent))
 	p.Settled++
 	if err != nil {
 		p.failed++

@@ -74,7 +74,8 @@ func produce(r driver.Request) (driver.Answer, error) {
 	for n := range r.Count {
 		pace.Due(n)
 		key, value := driver.Record(r.Tag, n)
-		client.Produce(ctx, &kgo.Record{Key: key, Value: value}, func(_ *kgo.Record, err error) { pace.Acknowledged(err) })
+		sent := time.Now()
+		client.Produce(ctx, &kgo.Record{Key: key, Value: value}, func(_ *kgo.Record, err error) { pace.Acknowledged(sent, err) })
 	}
 	if err := client.Flush(ctx); err != nil {
 		return nil, err

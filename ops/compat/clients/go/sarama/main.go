@@ -73,19 +73,19 @@ func produce(r driver.Request) (driver.Answer, error) {
 	}
 	pace, both := driver.NewPace(r.Rate), sync.WaitGroup{}
 	both.Go(func() {
-		for range producer.Successes() {
-			pace.Acknowledged(nil)
+		for message := range producer.Successes() {
+			pace.Acknowledged(message.Metadata.(time.Time), nil)
 		}
 	})
 	both.Go(func() {
 		for failure := range producer.Errors() {
-			pace.Acknowledged(failure.Err)
+			pace.Acknowledged(failure.Msg.Metadata.(time.Time), failure.Err)
 		}
 	})
 	for n := range r.Count {
 		pace.Due(n)
 		key, value := driver.Record(r.Tag, n)
-		producer.Input() <- &sarama.ProducerMessage{Topic: r.Topic, Key: sarama.ByteEncoder(key), Value: sarama.ByteEncoder(value)}
+		producer.Input() <- &sarama.ProducerMessage{Topic: r.Topic, Key: sarama.ByteEncoder(key), Value: sarama.ByteEncoder(value), Metadata: time.Now()}
 	}
 	producer.AsyncClose()
 	both.Wait()

@@ -1,4 +1,4 @@
-//! Produces numbered records, at a rate if there is one, and sees the longest time between two acknowledgements.
+//! Produces numbered records, at a rate if there is one, and sees how long the slowest acknowledgement took.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,7 +13,6 @@ use crate::{Answer, settings, text};
 
 #[derive(Default)]
 struct Seen {
-    last: Option<Instant>,
     longest: Duration,
     failed: u64,
     settled: u64,
@@ -26,14 +25,12 @@ struct Acknowledgements(Mutex<Seen>);
 impl ClientContext for Acknowledgements {}
 
 impl ProducerContext for Acknowledgements {
-    type DeliveryOpaque = ();
+    /// When the record was given to the client.
+    type DeliveryOpaque = Box<Instant>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Instant>) {
         let mut seen = self.0.lock().expect("no panic under this lock");
-        let now = Instant::now();
-        if let Some(last) = seen.last.replace(now) {
-            seen.longest = seen.longest.max(now - last);
-        }
+        seen.longest = seen.longest.max(sent.elapsed());
         seen.settled += 1;
         if let Err((error, _)) = result {
             seen.failed += 1;
@@ -62,7 +59,8 @@ pub fn run(bootstrap: &str, request: &Value) -> Answer {
             producer.poll(wait.min(Duration::from_millis(10)));
         }
         let (key, value) = (format!("k{}", number % 1000), format!("{tag}-{number}"));
-        let mut record = BaseRecord::to(topic).key(&key).payload(&value);
+        let mut record =
+            BaseRecord::with_opaque_to(topic, Box::new(Instant::now())).key(&key).payload(&value);
         while let Err((error, back)) = producer.send(record) {
             if !matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) {
                 return Err(error.into());

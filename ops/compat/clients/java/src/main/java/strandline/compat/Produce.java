@@ -7,9 +7,8 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.StringSerializer;
 
-/** Produces numbered records, at a rate if there is one, and sees the longest time between two acknowledgements. */
+/** Produces numbered records, at a rate if there is one, and sees how long the slowest acknowledgement took. */
 final class Produce {
-    private long last;
     private long longest;
     private int failed;
     private String why;
@@ -39,20 +38,17 @@ final class Produce {
                         Thread.sleep(due / 1_000_000);
                     }
                 }
+                long sent = System.nanoTime();
                 producer.send(new ProducerRecord<>(topic, "k" + number % 1000, tag + "-" + number),
-                    (metadata, error) -> acknowledged(error));
+                    (metadata, error) -> acknowledged(sent, error));
             }
             producer.flush();
         }
         answer.put("failed", failed).put("why", why).put("stall_ms", longest / 1_000_000);
     }
 
-    private synchronized void acknowledged(Exception error) {
-        long now = System.nanoTime();
-        if (last != 0) {
-            longest = Math.max(longest, now - last);
-        }
-        last = now;
+    private synchronized void acknowledged(long sent, Exception error) {
+        longest = Math.max(longest, System.nanoTime() - sent);
         if (error != null) {
             failed++;
             why = error.toString();
