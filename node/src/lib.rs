@@ -21,6 +21,8 @@ mod controller;
 pub mod env;
 mod error;
 mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 pub mod inspect;
 mod lifecycle;

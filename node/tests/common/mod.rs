@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "tests choose free ports and wait")]
 
+pub mod strangers;
 pub mod wire;
 
 use futures::future::BoxFuture;

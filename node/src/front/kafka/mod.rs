@@ -16,7 +16,7 @@ mod api;
 mod codes;
 mod connection;
 mod dispatch;
-mod frame;
+pub(crate) mod frame;
 mod listener;
 mod quota;
 mod session;
