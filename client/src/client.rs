@@ -244,6 +244,16 @@ impl Client {
         self.inner.refresh(&[]).await
     }
 
+    /// Milliseconds since the Unix epoch by the clock that stamps records ([`ClientBuilder::clock`]).
+    pub fn now_ms(&self) -> i64 {
+        (self.inner.clock)()
+    }
+
+    /// A seed from the stream of everything that this client draws at random ([`ClientBuilder::seed`]).
+    pub fn fork_seed(&self) -> u64 {
+        self.inner.fork_rng().random()
+    }
+
     /// The cluster's id; empty before the first answer.
     pub fn cluster_id(&self) -> String {
         self.inner.metadata.lock().cluster_id().to_owned()

@@ -1,5 +1,6 @@
 //! What a gateway may use, and its defaults.
 
+use crate::ingest::IngestConfig;
 use std::time::Duration;
 
 /// Limits and names of one gateway. The keys of a node's configuration that begin with `http.` are these.
@@ -13,6 +14,8 @@ pub struct GatewayConfig {
     pub max_body_bytes: usize,
     /// How long a request may take: to arrive once it has begun, and then to be carried out.
     pub request_timeout: Duration,
+    /// The ingest pipeline; without a store in it there is none.
+    pub ingest: IngestConfig,
 }
 
 impl Default for GatewayConfig {
@@ -22,6 +25,7 @@ impl Default for GatewayConfig {
             max_connections: 10_000,
             max_body_bytes: 4 << 20,
             request_timeout: Duration::from_secs(15),
+            ingest: IngestConfig::default(),
         }
     }
 }

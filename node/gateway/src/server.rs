@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strandline_client::Client;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 /// Line and headers of a request together.
@@ -51,7 +52,10 @@ where
 {
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let header_timeout = config.request_timeout;
-    let router = http::routes(App::new(config, client));
+    let app = App::new(config, client)?;
+    let stop_ingest = CancellationToken::new();
+    let ingesting = app.ingest.clone().map(|ingest| tokio::spawn(ingest.run(stop_ingest.clone())));
+    let router = http::routes(app);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -83,6 +87,13 @@ where
     drop(listener);
     if tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await.is_err() {
         tracing::warn!("some HTTP requests were not answered in time");
+    }
+    // After the last answer, which may have waited for it.
+    stop_ingest.cancel();
+    if let Some(ingesting) = ingesting
+        && tokio::time::timeout(LAST_ANSWERS, ingesting).await.is_err()
+    {
+        tracing::warn!("the ingest pipeline did not stop in time");
     }
     Ok(())
 }

@@ -336,6 +336,15 @@ node_config! {
         /// How long an HTTP request may take: to arrive once it has begun, and then to be carried out.
         http_request_timeout: Duration = ms(15_000), "http.request.timeout.ms", "15000" [100, 600_000];
     }
+    "Ingestion" {
+        /// Where the gateway keeps ingested events: `sqlite` (a file in the data directory), `sqlite:PATH`,
+        /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` for all gateways together, or `none`.
+        ingest_store: String = "sqlite".to_owned(), "ingest.store", "postgres://strandline@db.example/events";
+        /// TOML file whose `[ingest]` table configures the pipeline (`ops/docs/ingest.md`), or `none`.
+        ingest_config: String = "none".to_owned(), "ingest.config", "/etc/strandline/ingest.toml";
+        /// Development mode: `?simulateFailure=true` makes the store fail for an event.
+        ingest_development: bool = false, "ingest.development", "true";
+    }
     "Process" {
         /// Threads that serve requests.
         worker_threads: usize = 2, "worker.threads", "2" [1, 1024];

@@ -1,7 +1,7 @@
 //! The command line as a whole: global options and the list of commands.
 
 use crate::commands::{
-    bench, cluster, completions, config, consume, dev, gateway, group, produce, serve, topic,
+    bench, cluster, completions, config, consume, dev, dlq, gateway, group, produce, serve, topic,
 };
 use crate::exit;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -77,6 +77,8 @@ pub enum Command {
     Consume(consume::ConsumeArgs),
     #[command(subcommand)]
     Group(group::GroupCommand),
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     #[command(subcommand)]

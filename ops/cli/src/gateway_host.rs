@@ -3,8 +3,10 @@
 use crate::exit::{Exit, Failure};
 use axum::serve::{Listener, ListenerExt};
 use std::net::SocketAddr;
+use std::path::Path;
 use strandline_client::Client;
 use strandline_gateway::GatewayConfig;
+use strandline_gateway::ingest::{IngestConfig, StoreLocation};
 use strandline_node::config::{HostPort, NodeConfig};
 
 /// The part of a node's configuration that is the gateway's.
@@ -14,7 +16,37 @@ pub fn gateway_config(config: &NodeConfig) -> GatewayConfig {
         max_connections: config.max_connections,
         max_body_bytes: usize::try_from(config.http_max_body_bytes).unwrap_or(usize::MAX),
         request_timeout: config.http_request_timeout,
+        ..GatewayConfig::default()
     }
+}
+
+/// The ingest pipeline's part: the table in its file, if it has one, with the flags over it. `data_dir`: where a file of
+/// the gateway's own lies, for a gateway that has such a place.
+pub fn ingest_config(config: &NodeConfig, data_dir: Option<&Path>) -> Result<IngestConfig, Failure> {
+    let mut ingest = match config.ingest_config.as_str() {
+        "none" => IngestConfig::default(),
+        path => {
+            let refuse = |why: String| Failure::usage(format_args!("ingest.config {path}: {why}"));
+            let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+            IngestConfig::from_toml(&text).map_err(refuse)?
+        }
+    };
+    ingest.development |= config.ingest_development;
+    match (config.ingest_store.as_str(), data_dir) {
+        ("none", _) => ingest.store = None,
+        // The default, which a file may know better.
+        ("sqlite", _) if ingest.store.is_some() => {}
+        ("sqlite", Some(dir)) => ingest.store = Some(StoreLocation::Sqlite(dir.join("ingest.sqlite"))),
+        ("sqlite", None) => {}
+        (text, _) => {
+            let location = text.parse();
+            ingest.store = Some(
+                location.map_err(|why: String| Failure::usage(format_args!("ingest.store {text}: {why}")))?,
+            );
+        }
+    }
+    ingest.compile().map_err(Failure::usage)?;
+    Ok(ingest)
 }
 
 /// Takes the port, so that one in use is named before anything else is done.

@@ -87,14 +87,16 @@ impl clap::FromArgMatches for NodeFlags {
     }
 }
 
-/// The same for the keys that a gateway alone has, too: where it listens, and what begins with `http.`.
+/// The same for the keys that a gateway alone has, too: where it listens, and what begins with `http.` or
+/// `ingest.`.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayFlags {
     pub values: Vec<(String, String)>,
 }
 
 fn of_gateway(key: &config::Key) -> bool {
-    key.name.starts_with("http.") || ["listen.http", "max.connections"].contains(&key.name)
+    ["http.", "ingest."].iter().any(|section| key.name.starts_with(section))
+        || ["listen.http", "max.connections"].contains(&key.name)
 }
 
 impl clap::Args for GatewayFlags {

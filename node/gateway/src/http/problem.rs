@@ -20,7 +20,12 @@ use strandline_client::{Error, ErrorCode, ErrorKind};
 ///
 /// Answers of 429 and 5xx to writes carry `may_have_happened`: `false` is a promise that nothing was written.
 #[derive(Clone, Debug, Serialize)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Document>);
+
+/// The members of a problem document.
+#[derive(Clone, Debug, Serialize)]
+struct Document {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -40,7 +45,7 @@ impl Problem {
     /// `kind` names the problem in `type`, as a fragment of the documentation page.
     pub fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Problem {
         let doubtful = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        Problem {
+        Problem(Box::new(Document {
             kind: format!("/docs#{kind}"),
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
@@ -49,7 +54,7 @@ impl Problem {
             may_have_happened: doubtful.then_some(false),
             retry_after_ms: None,
             more: Map::new(),
-        }
+        }))
     }
 
     /// 400: the request itself has to change.
@@ -59,31 +64,36 @@ impl Problem {
 
     /// What to do about it.
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Problem {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// Whether what was asked for may have been done all the same.
     pub fn may_have_happened(mut self, may: bool) -> Problem {
-        self.may_have_happened = Some(may);
+        self.0.may_have_happened = Some(may);
         self
     }
 
     /// When to try again: `Retry-After` in whole seconds, rounded up, and `retry_after_ms`.
     pub fn retry_after(mut self, wait: Duration) -> Problem {
-        self.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        self.0.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
     /// A further member of the document.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// What was asked for may have been done.
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.may_have_happened == Some(true)
     }
 
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The document as a value, to be part of another one.
@@ -99,7 +109,7 @@ impl IntoResponse for Problem {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(ms) = self.retry_after_ms {
+        if let Some(ms) = self.0.retry_after_ms {
             headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
         }
         response

@@ -11,5 +11,17 @@
 //! once, however often it is sent, read or tried; the store's offsets and what they stand for change in one
 //! transaction; nothing that was taken is dropped: it ends as processed, rejected or failed.
 
+mod config;
+pub mod dead_letters;
+mod http;
 pub mod normalise;
+mod pipeline;
+mod processor;
+mod progress;
+pub mod record;
 pub mod store;
+mod submit;
+
+pub use config::{IngestConfig, StoreLocation};
+pub use http::routes;
+pub use pipeline::{Ingest, Opener};

@@ -3,21 +3,24 @@
 use super::serve::{runtime, stopped};
 use crate::cli::Global;
 use crate::exit::{Exit, Failure};
-use crate::gateway_host::{client, gateway_config, listen};
+use crate::gateway_host::{client, gateway_config, ingest_config, listen};
 use crate::logging;
 use crate::node_flags::GatewayFlags;
 use crate::output::Output;
 use crate::signals::Signals;
+use strandline_gateway::GatewayConfig;
 use strandline_node::config::{LogFormat, NodeConfig, key};
 
 /// Serve HTTP (events over JSON) in front of a cluster, until SIGTERM or Ctrl-C
 ///
 /// Every node serves the same by itself with --listen-http; this is for machines of their own. It keeps no data,
-/// so any number may run, and any of them serves any topic.
+/// so any number may run, and any of them serves any topic. It ingests events where --ingest-store says where to keep
+/// them: in a file of its own, or in a database with the others.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
     strandline gateway --bootstrap node-1:7070,node-2:7070 --listen-http 0.0.0.0:8080
+    strandline gateway --listen-http 0.0.0.0:8080 --ingest-store sqlite:./ingest.sqlite
     curl -s localhost:8080/readyz")]
 pub struct GatewayArgs {
     #[command(flatten)]
@@ -33,7 +36,7 @@ const LISTEN: &str = "127.0.0.1:8080";
 pub fn run(args: &GatewayArgs, global: &Global, out: Output) -> Result<(), Failure> {
     let config = configuration(args)?;
     logging::for_node(&args.log_level, if out.json { LogFormat::Json } else { LogFormat::Text })?;
-    let gateway = gateway_config(&config);
+    let gateway = GatewayConfig { ingest: ingest_config(&config, None)?, ..gateway_config(&config) };
     let address = config.listen_http.expect("it has a default");
     runtime(config.worker_threads)?.block_on(async {
         let signals = Signals::listen().map_err(|error| {

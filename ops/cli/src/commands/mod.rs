@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod consume;
 pub mod dev;
+pub mod dlq;
 pub mod gateway;
 pub mod group;
 pub mod produce;
@@ -38,6 +39,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Produce(args) => many_records(produce::run(args, &global, out)),
         Command::Consume(args) => many_records(consume::run(args, &global, out)),
         Command::Group(command) => one_thread(group::run(command, &global, out)),
+        Command::Dlq(command) => one_thread(dlq::run(command, &global, out)),
         Command::Cluster(command) => one_thread(cluster::run(command, &global, out)),
         Command::Bench(command) => many_records(bench::run(command, &global, out)),
         Command::Config(command) => config::run(command, out),

@@ -1,13 +1,14 @@
 //! `strandline serve`: one node, until it is told to stop.
 
 use crate::exit::{Exit, Failure};
-use crate::gateway_host::{client, gateway_config, listen, own_node};
+use crate::gateway_host::{client, gateway_config, ingest_config, listen, own_node};
 use crate::logging;
 use crate::node_flags::NodeConfigArgs;
 use crate::output::Output;
 use crate::signals::Signals;
 use std::future::Future;
 use std::sync::Arc;
+use strandline_gateway::GatewayConfig;
 use strandline_node::config::{HostPort, LogFormat, NodeConfig};
 use strandline_node::env::RealEnv;
 
@@ -60,7 +61,8 @@ async fn run_node(config: NodeConfig, shutdown: impl Future<Output = ()> + Send)
 /// The node, and a gateway that is its client. The gateway stops first: what it has taken is answered while the
 /// node still serves. It ends with the node in any case.
 async fn with_gateway(config: NodeConfig, address: &HostPort, signals: Signals) -> Result<(), Failure> {
-    let gateway = gateway_config(&config);
+    let gateway =
+        GatewayConfig { ingest: ingest_config(&config, Some(&config.data_dir))?, ..gateway_config(&config) };
     let listener = listen(address).await?;
     let client = client(&gateway, &own_node(&config))?;
     let (served, last_answer) = tokio::sync::oneshot::channel();

@@ -119,8 +119,14 @@ pub struct Write {
     pub redriven: bool,
     /// What was decided.
     pub verdict: Verdict,
-    /// The event as it was sent, kept where it was not processed.
+    /// The event as it was sent; kept unless it is processed.
     pub original: Option<String>,
+}
+
+impl Write {
+    fn kept_original(&self) -> Option<&str> {
+        self.original.as_deref().filter(|_| self.verdict.status() != Status::Processed)
+    }
 }
 
 /// Consecutive records of one source.
@@ -145,6 +151,9 @@ pub enum StoreError {
     /// It may work when it is tried again.
     #[error("the store did not answer as it should: {0}")]
     Unavailable(String),
+    /// The question asks for more groups than [`MAX_GROUPS`].
+    #[error("the answer has more than {MAX_GROUPS} groups")]
+    TooManyGroups,
     /// A batch begins after what the store has: someone else's records lie between.
     #[error("the store's next offset of partition {} is {next}: what lies between is missing", of.partition)]
     Behind {
@@ -154,6 +163,9 @@ pub enum StoreError {
         next: i64,
     },
 }
+
+/// Most groups of one answer: what it holds in memory is bounded.
+pub const MAX_GROUPS: usize = 20_000;
 
 /// A row, as questions are answered with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,6 +258,9 @@ impl fmt::Display for Source {
 /// A place for events. Every call has a deadline of its own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Whether other gateways keep the same view, and share the work.
+    fn shared(&self) -> bool;
+
     /// The next offset of every source that it has seen.
     async fn offsets(&self) -> Result<BTreeMap<Source, i64>, StoreError>;
 

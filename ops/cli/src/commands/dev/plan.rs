@@ -155,6 +155,7 @@ impl Plan {
         ] {
             arguments.extend([flag.to_owned(), value.clone()]);
         }
+        arguments.extend(["--ingest-development".to_owned(), "true".to_owned()]);
         arguments.extend(self.node_flags.iter().cloned());
         arguments
     }
@@ -250,7 +251,7 @@ mod tests {
             plan.arguments(&plan.nodes[1]).join(" "),
             "serve --node-id 2 --data-dir d/node-2 --listen-grpc 127.0.0.1:7071 --listen-peer 127.0.0.1:7171 \
              --listen-kafka 127.0.0.1:9093 --listen-http 127.0.0.1:8081 \
-             --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --log-level debug"
+             --form-cluster 1=127.0.0.1:7170,2=127.0.0.1:7171,3=127.0.0.1:7172 --ingest-development true --log-level debug"
         );
     }
 

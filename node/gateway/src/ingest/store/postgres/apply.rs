@@ -132,7 +132,7 @@ async fn insert(transaction: &Transaction<'_>, plan: &Plan<'_>, sources: &[i32])
             _ => None,
         })
         .collect();
-    let originals: Vec<Option<&str>> = writes().map(|write| write.original.as_deref()).collect();
+    let originals: Vec<Option<&str>> = writes().map(Write::kept_original).collect();
     transaction
         .execute(
             "INSERT INTO strandline_ingest.events (id, status, client, metric, amount, time_ms, received_ms, source, \

@@ -129,6 +129,10 @@ impl PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn shared(&self) -> bool {
+        true
+    }
+
     async fn offsets(&self) -> Result<BTreeMap<Source, i64>, StoreError> {
         self.read(async |client| questions::offsets(client).await).await
     }

@@ -127,12 +127,16 @@ pub(super) async fn aggregate(
     let name = |wanted, column| if wanted { column } else { "NULL::text" };
     let sql = format!(
         "SELECT {} AS by_client, {} AS by_metric, sum(count)::bigint, sum(sum)::text, min(min)::text, max(max)::text \
-         FROM ({}) AS parts (client, metric, count, sum, min, max) GROUP BY by_client, by_metric HAVING count(*) > 0",
+         FROM ({}) AS parts (client, metric, count, sum, min, max) GROUP BY by_client, by_metric LIMIT {}",
         name(query.by_client, "client"),
         name(query.by_metric, "metric"),
-        parts.join(" UNION ALL ")
+        parts.join(" UNION ALL "),
+        MAX_GROUPS + 1
     );
     let rows = client.query(&sql, &filters.values()).await?;
+    if rows.len() > MAX_GROUPS {
+        return Err(StoreError::TooManyGroups);
+    }
     rows.iter()
         .map(|row| {
             let amount = |at: usize| Amount::from_stored(row.try_get(at)?).ok_or_else(|| odd("an amount"));

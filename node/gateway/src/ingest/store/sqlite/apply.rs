@@ -92,7 +92,7 @@ fn write_rows(transaction: &Transaction<'_>, plan: &Plan<'_>, sources: &[i64]) -
             write.offset,
             reason,
             attempts,
-            write.original,
+            write.kept_original(),
         ])?;
     }
     let mut revive = transaction.prepare_cached(

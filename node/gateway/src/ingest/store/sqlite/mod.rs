@@ -92,6 +92,10 @@ fn odd(what: &str) -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn shared(&self) -> bool {
+        false
+    }
+
     async fn offsets(&self) -> Result<BTreeMap<Source, i64>, StoreError> {
         self.ask(|connection| questions::offsets(connection)).await
     }

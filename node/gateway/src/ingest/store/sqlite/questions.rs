@@ -131,6 +131,9 @@ pub(super) fn aggregate(
             };
             let key = (name(query.by_client, 0)?, name(query.by_metric, 1)?);
             groups.entry(key).or_default().merge(&bucket(row, 2)?);
+            if groups.len() > MAX_GROUPS {
+                return Err(StoreError::TooManyGroups);
+            }
         }
     }
     Ok(groups)

@@ -1,0 +1,487 @@
+//! The pipeline of one gateway: its topics, its store, and the task that brings the one into the other.
+//!
+//! ```text
+//!  Starting ─► the topics are not there ─► Idle ─┐
+//!      └─────► they are ────────────────────────┴─► Opening (tried until it works) ─► Open ─► read, write, read …
+//! ```
+//!
+//! A store of this gateway alone gets all partitions, from the offsets that it holds. A shared one gets those that the
+//! consumer group assigns, from the group's offsets, which are committed after the store's and never before: where both
+//! differ, the store's count, and records that it has are passed over.
+
+use super::config::{IngestConfig, StoreLocation};
+use super::normalise::Rules;
+use super::processor::{Backoff, DeadLetters, Extra, Health, Patience, Processor, Work};
+use super::progress::Progress;
+use super::record::{self, DEAD_LETTERS, DeadLetter, EVENTS, REJECTED};
+use super::store::{Batch, PostgresStore, Source, SqliteStore, Store, StoreError};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use strandline_client::{
+    AutoOffsetReset, Client, Consumer, ConsumerRecord, Error, ErrorCode, ErrorKind, NewTopic, OffsetSpec,
+    Producer, TopicDescription, TopicPartition,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Records of one transaction.
+const RECORDS: usize = 2_000;
+/// How long to wait for the first of them before looking around.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often the topics are looked at: they may get partitions, or be deleted and created again.
+const TOPICS_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries at what the pipeline cannot work without.
+const AGAIN: Duration = Duration::from_secs(1);
+/// For making the topics, and between two looks whether they are there.
+const MAKE: Duration = Duration::from_secs(10);
+const SEEN: Duration = Duration::from_millis(20);
+/// For leaving the group when the gateway stops.
+const LEAVE: Duration = Duration::from_secs(3);
+
+/// Why there is nowhere to write.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoTopics {
+    /// The cluster's word.
+    #[error(transparent)]
+    Cluster(#[from] Error),
+    /// They were asked for, and did not appear.
+    #[error("the topics of the ingest pipeline were not there within {MAKE:?}")]
+    NotSeen,
+}
+
+/// Opens a store.
+pub type Opener =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Arc<dyn Store>, StoreError>> + Send>> + Send + Sync>;
+
+/// Where the store is.
+#[derive(Clone)]
+pub(super) enum Stage {
+    /// Not looked yet.
+    Starting,
+    /// Nobody has ever ingested anything.
+    Idle,
+    /// It cannot be opened so far, because of this.
+    Opening(String),
+    /// It answers questions.
+    Open(Arc<dyn Store>),
+}
+
+/// The ingest pipeline of one gateway.
+pub struct Ingest {
+    pub(super) config: IngestConfig,
+    pub(super) rules: Rules,
+    pub(super) client: Client,
+    pub(super) progress: Progress,
+    pub(super) health: Arc<Health>,
+    opener: Opener,
+    stage: Mutex<Stage>,
+    producer: Mutex<Option<Producer>>,
+    /// One at a time makes the topics.
+    creating: tokio::sync::Mutex<()>,
+    created: Notify,
+}
+
+impl fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingest").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The topics as the cluster has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Topics {
+    pub(super) events: TopicDescription,
+    pub(super) rejected: TopicDescription,
+}
+
+impl Topics {
+    pub(super) fn both(&self) -> [&TopicDescription; 2] {
+        [&self.events, &self.rejected]
+    }
+
+    /// Names, identities and numbers of partitions: what makes a reader begin anew or look wider.
+    fn shape(&self) -> [([u8; 16], usize); 2] {
+        self.both().map(|topic| (topic_id(topic), topic.partitions.len()))
+    }
+
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (TopicPartition, Source)> {
+        self.both().into_iter().flat_map(|topic| {
+            topic.partitions.iter().map(|partition| {
+                let partition = partition.partition;
+                let source = Source { topic_id: topic_id(topic), partition };
+                (TopicPartition::new(topic.name.clone(), partition), source)
+            })
+        })
+    }
+}
+
+fn topic_id(topic: &TopicDescription) -> [u8; 16] {
+    *topic.id.0.as_bytes()
+}
+
+#[async_trait]
+impl DeadLetters for Ingest {
+    async fn send(&self, letter: &DeadLetter) -> Result<(), String> {
+        let sent = async { self.producer()?.send_and_wait(letter.record()).await };
+        sent.await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+impl Ingest {
+    /// A pipeline with the store that the configuration names. Talks to nobody before [`run`](Self::run).
+    ///
+    /// # Errors
+    /// The first key that cannot be used, and why.
+    pub fn new(config: IngestConfig, client: Client) -> Result<Arc<Ingest>, String> {
+        let location = config.store.clone().ok_or("ingest.store is not set")?;
+        let deadline = config.store_timeout();
+        let opener: Opener = Arc::new(move || {
+            let location = location.clone();
+            Box::pin(async move {
+                Ok(match location {
+                    StoreLocation::Sqlite(path) => {
+                        Arc::new(SqliteStore::open(path, deadline)?) as Arc<dyn Store>
+                    }
+                    StoreLocation::Postgres(url) => Arc::new(PostgresStore::open(&url, deadline).await?),
+                })
+            })
+        });
+        Self::with_store(config, client, opener)
+    }
+
+    /// A pipeline with a store of the caller's.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_store(config: IngestConfig, client: Client, opener: Opener) -> Result<Arc<Ingest>, String> {
+        let rules = config.compile()?;
+        Ok(Arc::new(Ingest {
+            config,
+            rules,
+            client,
+            progress: Progress::default(),
+            health: Arc::default(),
+            opener,
+            stage: Mutex::new(Stage::Starting),
+            producer: Mutex::new(None),
+            creating: tokio::sync::Mutex::default(),
+            created: Notify::new(),
+        }))
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage.lock().clone()
+    }
+
+    /// The producer of all that this gateway writes, on the runtime of its first user.
+    pub(super) fn producer(&self) -> Result<Producer, Error> {
+        let mut slot = self.producer.lock();
+        if let Some(producer) = &*slot {
+            return Ok(producer.clone());
+        }
+        let producer = self
+            .client
+            .producer()
+            .linger(Duration::from_millis(1))
+            .delivery_timeout(Duration::from_secs(12))
+            .build()?;
+        Ok(slot.insert(producer).clone())
+    }
+
+    /// The topics, or `None` where one of them is not there.
+    pub(super) async fn topics(&self) -> Result<Option<Topics>, Error> {
+        let admin = self.client.admin();
+        let mut found = Vec::with_capacity(3);
+        for name in [EVENTS, REJECTED, DEAD_LETTERS] {
+            match admin.describe_topic(name).await {
+                Ok(topic) => found.push(topic),
+                Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut found = found.into_iter();
+        Ok(found.next().zip(found.next()).map(|(events, rejected)| Topics { events, rejected }))
+    }
+
+    /// The topics, made if they are not there. They keep everything: the stores are made from them.
+    pub(super) async fn make_topics(&self) -> Result<Topics, NoTopics> {
+        let made = async {
+            let _alone = self.creating.lock().await;
+            loop {
+                if let Some(topics) = self.topics().await? {
+                    self.created.notify_one();
+                    return Ok(topics);
+                }
+                self.create_topics().await?;
+                // They are agreed, and not yet seen by the node that was asked.
+                tokio::time::sleep(SEEN).await;
+            }
+        };
+        tokio::time::timeout(MAKE, made).await.unwrap_or(Err(NoTopics::NotSeen))
+    }
+
+    async fn create_topics(&self) -> Result<(), Error> {
+        for name in [EVENTS, REJECTED, DEAD_LETTERS] {
+            let topic = NewTopic::new(name).partitions(self.config.partitions).config("retention.ms", "-1");
+            match self.client.admin().create_topic(topic).await {
+                Ok(_) => {}
+                Err(error) if error.code() == Some(ErrorCode::TopicExists) || error.may_have_happened() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Works until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut rng = StdRng::seed_from_u64(self.client.fork_seed());
+        let patience = Patience { attempts: 1, first: AGAIN / 4, longest: 4 * AGAIN };
+        let mut backoff = Backoff::new(patience);
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !matches!(self.stage(), Stage::Open(_)) => return,
+                ended = self.work(&stop) => ended,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the ingest pipeline was interrupted; trying again");
+            }
+            if began.elapsed() > 4 * AGAIN {
+                backoff = Backoff::new(patience);
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(backoff.next(&mut rng)) => {}
+            }
+        }
+    }
+
+    /// From the topics to the store and on, until something breaks or it is to stop.
+    async fn work(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), String> {
+        let topics = loop {
+            match self.topics().await.map_err(|error| error.to_string())? {
+                Some(topics) => break topics,
+                None => {
+                    let mut stage = self.stage.lock();
+                    if !matches!(*stage, Stage::Open(_)) {
+                        *stage = Stage::Idle;
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.created.notified() => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        };
+        let store = match self.stage() {
+            Stage::Open(store) => store,
+            _ => match (self.opener)().await {
+                Ok(store) => store,
+                Err(error) => {
+                    *self.stage.lock() = Stage::Opening(error.to_string());
+                    return Err(error.to_string());
+                }
+            },
+        };
+        *self.stage.lock() = Stage::Open(store.clone());
+        let reading = self.read(&topics, store.clone(), stop);
+        if store.shared() {
+            tokio::select! {
+                ended = reading => ended,
+                never = self.progress.follow(store.clone()) => never,
+            }
+        } else {
+            reading.await
+        }
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        topics: &Topics,
+        store: Arc<dyn Store>,
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
+        let sources: BTreeMap<TopicPartition, Source> = topics.partitions().collect();
+        let offsets = store.offsets().await.map_err(|error| error.to_string())?;
+        self.progress.advance(offsets.iter().map(|(source, next)| (*source, *next)));
+        let consumer =
+            self.consumer(&sources, &offsets, store.shared()).map_err(|error| error.to_string())?;
+        let patience = Patience {
+            attempts: self.config.attempts,
+            first: Duration::from_millis(self.config.retry_backoff_ms),
+            longest: Duration::from_millis(self.config.retry_backoff_max_ms),
+        };
+        let seed = self.client.fork_seed();
+        let mut reader = Reader {
+            ingest: self,
+            processor: Processor::new(store.clone(), self.clone(), patience, self.health.clone(), seed),
+            next: if store.shared() { BTreeMap::new() } else { offsets },
+            shared: store.shared(),
+            sources,
+            consumer,
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            ended = reader.read_on(topics.shape()) => ended,
+        };
+        if tokio::time::timeout(LEAVE, reader.consumer.close()).await.is_err() {
+            tracing::debug!("the ingest group was not left in time");
+        }
+        ended
+    }
+
+    fn consumer(
+        &self,
+        sources: &BTreeMap<TopicPartition, Source>,
+        offsets: &BTreeMap<Source, i64>,
+        shared: bool,
+    ) -> Result<Consumer, Error> {
+        let builder = self.client.consumer().auto_offset_reset(AutoOffsetReset::Earliest).auto_commit(false);
+        if shared {
+            let consumer = builder.group(&self.config.group).build()?;
+            consumer.subscribe([EVENTS, REJECTED])?;
+            return Ok(consumer);
+        }
+        let consumer = builder.build()?;
+        consumer.assign(sources.keys().cloned())?;
+        for (partition, source) in sources {
+            if let Some(next) = offsets.get(source) {
+                consumer.seek(partition, OffsetSpec::Offset(*next))?;
+            }
+        }
+        Ok(consumer)
+    }
+}
+
+/// The reading end of one run.
+struct Reader<'a> {
+    ingest: &'a Arc<Ingest>,
+    processor: Processor,
+    consumer: Consumer,
+    sources: BTreeMap<TopicPartition, Source>,
+    /// Where the next batch of each source begins; not known of a partition that was just assigned.
+    next: BTreeMap<Source, i64>,
+    shared: bool,
+}
+
+impl Reader<'_> {
+    /// Reads until the topics change their shape, which is no error, or something breaks.
+    async fn read_on(&mut self, shape: [([u8; 16], usize); 2]) -> Result<(), String> {
+        let mut look_at_topics = Instant::now() + TOPICS_EVERY;
+        loop {
+            match self.consumer.poll(RECORDS, LOOK).await {
+                Ok(records) if records.is_empty() => {}
+                Ok(records) => self.bring(records).await?,
+                Err(error) => self.overcome(&error)?,
+            }
+            if Instant::now() >= look_at_topics {
+                look_at_topics = Instant::now() + TOPICS_EVERY;
+                // An answer that does not come says nothing about the topics.
+                if let Ok(topics) = self.ingest.topics().await
+                    && topics.is_none_or(|topics| topics.shape() != shape)
+                {
+                    tracing::info!("the ingest topics have changed; reading them anew");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn overcome(&mut self, error: &Error) -> Result<(), String> {
+        match error.kind() {
+            ErrorKind::Truncated { partition, end_offset, .. } => {
+                tracing::error!(%error, "events that were counted are gone from the log");
+                self.seek(partition, *end_offset)
+            }
+            _ => Err(error.to_string()),
+        }
+    }
+
+    fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<(), String> {
+        match self.consumer.seek(partition, OffsetSpec::Offset(offset)) {
+            Ok(()) => Ok(()),
+            // Someone else's by now.
+            Err(_) if self.shared => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn bring(&mut self, records: Vec<ConsumerRecord>) -> Result<(), String> {
+        if self.shared {
+            let mine: BTreeSet<Source> = self
+                .consumer
+                .assignment()
+                .iter()
+                .filter_map(|partition| self.sources.get(partition).copied())
+                .collect();
+            self.next.retain(|source, _| mine.contains(source));
+        }
+        let work = self.work(&records)?;
+        let ends: Vec<(Source, i64, i64)> =
+            work.batches.iter().map(|batch| (batch.source, batch.from, batch.next)).collect();
+        match self.processor.write(work).await {
+            Ok(()) => {
+                self.next.extend(ends.iter().map(|(source, _, next)| (*source, *next)));
+                self.ingest.progress.advance(ends.into_iter().map(|(source, _, next)| (source, next)));
+                if self.shared
+                    && let Err(error) = self.consumer.commit_async()
+                {
+                    tracing::debug!(%error, "the group's offsets are not committed");
+                }
+                Ok(())
+            }
+            Err(behind) => {
+                tracing::info!(source = %behind.of, next = behind.next, "reading again what the store lacks");
+                let names: BTreeMap<Source, TopicPartition> =
+                    self.sources.iter().map(|(partition, source)| (*source, partition.clone())).collect();
+                for (source, from, _) in ends {
+                    let next = if source == behind.of { behind.next } else { from };
+                    self.next.insert(source, next);
+                    if let Some(partition) = names.get(&source) {
+                        self.seek(partition, next)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What the records ask of the store, batched by source.
+    fn work(&self, records: &[ConsumerRecord]) -> Result<Work, String> {
+        let mut batches: BTreeMap<Source, Batch> = BTreeMap::new();
+        let mut extras = BTreeMap::new();
+        for record in records {
+            let source = *self
+                .sources
+                .get(&record.topic_partition())
+                .ok_or_else(|| format!("partition {} is new", record.topic_partition()))?;
+            let batch = batches.entry(source).or_insert_with(|| Batch {
+                source,
+                topic: record.topic.clone(),
+                from: self.next.get(&source).copied().unwrap_or(record.offset),
+                next: record.offset,
+                writes: Vec::new(),
+            });
+            batch.next = record.offset + 1;
+            batch.writes.push(record::read(record, &self.ingest.rules));
+            let extra = Extra {
+                value: record.value.clone().unwrap_or_default(),
+                redrives: record::redrives(&record.headers),
+                fails: self.ingest.config.development && record::simulates_failure(&record.headers),
+            };
+            extras.insert((source, record.offset), extra);
+        }
+        Ok(Work { batches: batches.into_values().collect(), extras })
+    }
+}
