@@ -10,7 +10,7 @@ export class NotAvailable extends Error {}
 
 /** Sends `request.count` records in pieces, one piece behind the other, by `send(records)`. */
 export async function produce(request, send) {
-  const piece = request.rate ? Math.max(1, Math.floor(request.rate / 100)) : 1000
+  const piece = request.rate ? Math.max(1, Math.floor(request.rate / 20)) : 1000
   const began = performance.now()
   let longest = 0
   for (let n = 0; n < request.count; n += piece) {
