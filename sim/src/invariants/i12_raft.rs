@@ -113,6 +113,7 @@ mod tests {
                 applied: 7,
                 snapshot: 5,
                 purged: 3,
+                ..RaftView::default()
             };
         }
         bench.step().unwrap();
