@@ -71,7 +71,7 @@ impl Inspect {
     }
 
     /// Changes when that does, and costs nothing to ask for.
-    pub fn membership_marks(&self) -> (Option<u64>, Option<u64>) {
+    pub fn membership_marks(&self) -> strandline_raft::MembershipMarks {
         self.context.raft.membership_marks()
     }
 

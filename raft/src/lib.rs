@@ -32,7 +32,7 @@ pub use handle::{Metrics, ProposeError, RaftConfig, RaftHandle, StartError};
 pub use io::{BoxedIo, Connect, Io};
 pub use leadership::Leadership;
 pub use log::{LogConfig, LogError, LogStore};
-pub use membership::{Membership, MembershipError};
+pub use membership::{Membership, MembershipError, MembershipMarks};
 pub use service::RaftService;
 pub use state_store::{Applied, MemoryStateStore, SledStore, StateStore, StoredState};
 pub use types::scope;

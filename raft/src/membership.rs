@@ -2,7 +2,7 @@
 //! the leader, one at a time, through joint consensus.
 
 use crate::handle::RaftHandle;
-use crate::types::StoredMembership;
+use crate::types::{LogId, StoredMembership};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
@@ -23,6 +23,10 @@ pub enum MembershipError {
     #[error("outcome unknown: {0}")]
     Unknown(String),
 }
+
+/// Changes when the configuration does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembershipMarks(Option<LogId>, Option<LogId>);
 
 /// Raft's members and how they do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,13 +111,13 @@ impl RaftHandle {
         ids.into_iter().filter_map(|id| Some((id, self.inner().address(id)?))).collect()
     }
 
-    /// The newest configuration's place in the log, and that of the newest committed one: as long as both are the same, so is
+    /// The newest configuration's entry, and that of the newest committed one: as long as both are the same, so is
     /// what [`RaftHandle::membership`] says of voters, learners and changes.
-    pub fn membership_marks(&self) -> (Option<u64>, Option<u64>) {
+    pub fn membership_marks(&self) -> MembershipMarks {
         let metrics = self.inner().raft.metrics();
         let metrics = metrics.borrow_watched();
-        let index = |config: &StoredMembership| config.log_id().as_ref().map(|id| id.index);
-        (index(&metrics.membership_config), index(&metrics.committed_membership_config))
+        let entry = |config: &StoredMembership| *config.log_id();
+        MembershipMarks(entry(&metrics.membership_config), entry(&metrics.committed_membership_config))
     }
 
     pub fn membership(&self) -> Membership {

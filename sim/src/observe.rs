@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use strandline_metadata::Image;
 use strandline_node::inspect::{Inspect, RoleMarks};
+use strandline_raft::MembershipMarks;
 use strandline_record::{Offset, PartitionId, TopicPartition};
 
 /// One node that runs.
@@ -164,12 +165,9 @@ pub struct GroupView {
 #[derive(Debug, Default)]
 pub struct Observer {
     seen: Option<(Arc<Image>, Arc<ImageView>)>,
-    /// By their marks: who votes, and whether that is changing.
-    members: Option<(MembershipMarks, u64, bool)>,
+    /// By life and marks: who votes, and whether that is changing.
+    members: Option<((u64, MembershipMarks), u64, bool)>,
 }
-
-/// Of the life that was looked at, and where in Raft's log the configurations are.
-type MembershipMarks = (u64, Option<u64>, Option<u64>);
 
 impl Observer {
     pub fn look(&mut self, node: &Inspect, life: u64) -> NodeView {
@@ -217,8 +215,7 @@ impl Observer {
     }
 
     fn members(&mut self, node: &Inspect, life: u64) -> (u64, bool) {
-        let (newest, committed) = node.membership_marks();
-        let marks = (life, newest, committed);
+        let marks = (life, node.membership_marks());
         if let Some((seen, voters, changing)) = self.members
             && seen == marks
         {

@@ -39,6 +39,7 @@ pub struct Letters {
     pub found: BTreeMap<String, FoundLetter>,
     /// There are more.
     pub more: bool,
+    /// Marks without a letter so far; at most as many as letters.
     done: BTreeSet<String>,
 }
 
@@ -50,6 +51,7 @@ impl Letters {
                 // A mark may come before a record of another view: it holds for all.
                 match self.found.get_mut(key) {
                     Some(found) => found.redriven = true,
+                    None if self.done.len() >= MAX_LETTERS => self.more = true,
                     None => {
                         self.done.insert(key.to_owned());
                     }

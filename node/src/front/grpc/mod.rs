@@ -283,7 +283,8 @@ impl Strandline for GrpcFront {
                     (0, stuck) => format!("{stuck} replicas cannot move before more nodes are started"),
                     (orphaned, _) => format!(
                         "only node {id} may lead {orphaned} partitions: start it, or, if its data is lost, give up \
-                         what the others do not have (unclean.leader.election.enable=true on their topics)"
+                         what the others do not have (strandline topic alter TOPIC --config \
+                         unclean.leader.election.enable=true, for each topic without a leader)"
                     ),
                 };
                 // The administrator went away: what has begun goes on, and can be asked for again.
