@@ -16,6 +16,7 @@ use crate::stage::Stage;
 use crate::trace::Trace;
 use crate::watch::Watcher;
 use crate::world::Failure;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What a run is to be. Everything else follows from it.
@@ -148,6 +149,11 @@ fn whole(
     stage.world.finish()
 }
 
+/// Faults that destroy data and wait for their time.
+const MOST_WAITING: usize = 8;
+/// So often is looked whether it has come.
+const LOOK_US: u64 = 20_000;
+
 /// Whatever the seed has drawn.
 fn explore(stage: &mut Stage<'_>, options: &RunOptions) -> Result<(), Failure> {
     let scope = Scope { faulty_us: options.faulty_for.as_micros() as u64, nodes: stage.cast.nodes };
@@ -155,10 +161,23 @@ fn explore(stage: &mut Stage<'_>, options: &RunOptions) -> Result<(), Failure> {
     faults.truncate(options.limits.faults);
     let begun = stage.world.now_us();
     let mut faults = faults.into_iter().peekable();
+    // What destroys data waits until every partition has all its copies.
+    let mut waiting = VecDeque::new();
+    let mut look_at = begun;
     while stage.world.now_us() < begun + scope.faulty_us {
         let now = stage.world.now_us();
         while let Some(planned) = faults.next_if(|planned| begun + planned.at_us <= now) {
-            stage.inject(&planned);
+            if stage.inject(&planned).is_none() && planned.kind.destroys() && waiting.len() < MOST_WAITING {
+                waiting.push_back(planned);
+            }
+        }
+        if now >= look_at {
+            look_at = now + LOOK_US;
+            if let Some(first) = waiting.pop_front()
+                && stage.inject(&first).is_none()
+            {
+                waiting.push_front(first);
+            }
         }
         stage.step()?;
     }

@@ -105,6 +105,11 @@ impl GroupShared {
         matches!(self.state.lock().mode, Mode::Assigned)
     }
 
+    /// Partitions are read as the group hands them out.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        matches!(self.state.lock().mode, Mode::Subscribed(_))
+    }
+
     pub(crate) fn member(&self) -> Member {
         self.state.lock().member.clone()
     }
@@ -124,10 +129,18 @@ impl GroupShared {
         }
     }
 
-    /// The group will not have this member any more: nothing will be joined again.
-    pub(crate) fn refuse(&self, member: &Member) {
-        self.state.lock().refused = true;
+    /// The group will not have `member` any more: nothing will be joined again. Answers whether that is so; it is not if
+    /// the consumer is another member by now: a static one that joins again takes its own place, and what it still had
+    /// under way under its old name is fenced (KIP-345).
+    pub(crate) fn refuse(&self, member: &Member) -> bool {
+        let mut state = self.state.lock();
+        if state.member.id != member.id || state.member.generation != member.generation {
+            return false;
+        }
+        state.refused = true;
+        drop(state);
         self.lost(&member.id, member.generation, true);
+        true
     }
 
     /// The group has given up the member that `id` and `generation` name. Ignored if it is another one by now.
@@ -422,4 +435,25 @@ pub(super) async fn execute_for_test(shared: &Arc<Shared>, steps: Vec<Step>) {
     let backoff = Backoff::new(shared.client.inner.options.retry);
     let membership = Membership::new(RebalanceProtocol::Cooperative);
     Driver { membership, backoff, watched: BTreeMap::new(), shared: shared.clone() }.execute(steps).await;
+}
+
+#[cfg(test)]
+mod refusal_tests {
+    use super::*;
+
+    /// A static member joined again while a heartbeat under its old name was on its way, which was fenced.
+    #[test]
+    fn a_refusal_of_who_it_was_before_does_not_end_who_it_is_now() {
+        let group = GroupShared::default();
+        let member = |id: &str, generation| Member { id: id.to_owned(), generation, stable: true };
+        let before = member("m-1", 4);
+        for now in [member("m-2", 5), member("m-1", 5), member("", -1)] {
+            group.state.lock().member = now;
+            assert!(!group.refuse(&before));
+            assert!(!group.state.lock().refused);
+        }
+        group.state.lock().member = before.clone();
+        assert!(group.refuse(&before));
+        assert!(group.state.lock().refused && group.member().generation < 0);
+    }
 }

@@ -149,13 +149,24 @@ impl ConsumerHandle {
         let group = self.group_name()?;
         let instance = self.shared.options.instance_id.as_deref().unwrap_or("");
         let inner = &self.shared.client.inner;
+        if member.generation < 0 && self.shared.group.is_subscribed() && !offsets.is_empty() {
+            // Sent without a generation it would be accepted once the group is empty, over what those have committed who
+            // were in it meanwhile.
+            return Err(Error::new(
+                ErrorKind::Rebalanced,
+                format!(
+                    "the offsets were not committed: this consumer is no member of group {group} at the moment, so \
+                     that its partitions may be someone else's; it joins again when it is asked for a record"
+                ),
+            ));
+        }
         match inner.commit_offsets(group, member.generation, &member.id, instance, offsets).await {
             Ok(()) => Ok(()),
             Err(error) if self.shared.group.is_assigned() => Err(error.of_no_member(group)),
             Err(error) => match error.code() {
                 Some(ErrorCode::IllegalGeneration | ErrorCode::UnknownMemberId) => {
                     if member.generation < 0 {
-                        // Not a member yet, or not any more: the group has others.
+                        // Offsets of a group that others are in.
                         return Err(error);
                     }
                     let forgotten = error.code() == Some(ErrorCode::UnknownMemberId);

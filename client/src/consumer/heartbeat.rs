@@ -78,8 +78,9 @@ pub(super) async fn heartbeat(shared: Arc<Shared>) {
                     pause = inner.delay(&mut backoff).min(options.heartbeat_interval);
                 }
                 _ => {
-                    shared.group.refuse(&member);
-                    shared.tell(error.context(format_args!("membership in group {group} ended")));
+                    if shared.group.refuse(&member) {
+                        shared.tell(error.context(format_args!("membership in group {group} ended")));
+                    }
                 }
             },
         }

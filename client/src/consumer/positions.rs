@@ -44,6 +44,8 @@ struct Slot {
     progress: Arc<Progress>,
     fetch_offset: i64,
     fetch_epoch: i32,
+    /// Leader epochs of what was fetched, each with the first offset seen of it; the newest few.
+    epochs: VecDeque<(i32, i64)>,
     chunks: VecDeque<Chunk>,
     paused: bool,
     /// The last fetch brought records.
@@ -54,7 +56,27 @@ struct Slot {
     log_start: i64,
 }
 
+/// Leader epochs of which a partition remembers where they began. More between two records and a truncation are not
+/// worth their memory: the error then names an end that is too late, never one that is too early.
+const EPOCHS: usize = 16;
+
 impl Slot {
+    fn saw(&mut self, epoch: i32, offset: i64) {
+        if self.epochs.back().is_none_or(|(last, _)| *last != epoch) {
+            self.epochs.push_back((epoch, offset));
+            if self.epochs.len() > EPOCHS {
+                self.epochs.pop_front();
+            }
+        }
+    }
+
+    /// Where the records handed out end that a leader may have whose log has no epoch between `epoch`, which ends at
+    /// `end` there, and what is read: at the latest where the first later epoch was seen (KIP-320, KIP-595).
+    fn shared_end(&self, epoch: i32, end: i64) -> i64 {
+        let later = self.epochs.iter().find(|(seen, _)| *seen > epoch).map(|(_, from)| *from);
+        later.map_or(end, |from| from.min(end)).min(self.progress.position())
+    }
+
     fn buffered(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.len()).sum()
     }
@@ -106,6 +128,7 @@ impl Positions {
                     progress: Progress::new(-1, -1),
                     fetch_offset: -1,
                     fetch_epoch: -1,
+                    epochs: VecDeque::new(),
                     chunks: VecDeque::new(),
                     paused: false,
                     hot: false,
@@ -162,6 +185,7 @@ impl Positions {
         slot.failures = 0;
         slot.progress = Progress::new(offset, epoch);
         (slot.fetch_offset, slot.fetch_epoch) = (offset, epoch);
+        slot.epochs.retain(|(_, from)| *from < offset);
     }
 
     fn unresolve(&mut self, tp: &TopicPartition, spec: OffsetSpec) {
@@ -431,14 +455,17 @@ impl Positions {
         slot.busy = false;
         (slot.retry_at, slot.failures) = (None, 0);
         if let Some((epoch, end_offset)) = answer.diverging {
-            let (position, _) = slot.progress.handed_out();
-            if position <= end_offset {
-                // Only what was fetched ahead is gone: nobody has seen it.
+            let (position, read) = slot.progress.handed_out();
+            if position <= end_offset && read <= epoch {
+                // Only what was fetched ahead is gone: nobody has seen it. Whether the leader has what was handed out, the
+                // next fetch asks, with the epoch of that.
                 let progress = slot.progress.clone();
-                self.start_at(tp, position, epoch);
+                self.start_at(tp, position, if read < 0 { epoch } else { read });
                 self.slots.get_mut(tp).expect("it was there").progress = progress;
                 return false;
             }
+            // An epoch that the leader does not have may have been read below where its own log ends.
+            let end_offset = slot.shared_end(epoch, end_offset);
             let error = Error::new(
                 ErrorKind::Truncated { partition: tp.clone(), position, epoch, end_offset },
                 format!(
@@ -462,6 +489,7 @@ impl Positions {
         let mut batches = BatchIter::new(&answer.batches);
         let mut damaged = None;
         let mut covered = 0;
+        let mut first = asked;
         loop {
             let begin = batches.position();
             match batches.next() {
@@ -472,6 +500,8 @@ impl Positions {
                         continue;
                     }
                     from.get_or_insert(begin);
+                    slot.saw(header.leader_epoch().get(), first);
+                    first = header.next_offset().get();
                     (end, epoch) = (header.next_offset().get(), header.leader_epoch().get());
                     covered = batches.position();
                 }

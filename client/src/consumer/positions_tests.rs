@@ -205,16 +205,41 @@ async fn a_truncation_below_what_was_read_is_told_even_where_the_policy_goes_on(
         let mut positions = at(reset, 0);
         fetch(&mut positions, &fetched(batches(0, 4, &[10])));
         assert_eq!(hand_out(&mut positions).len(), 10);
-        fetch(&mut positions, &Fetched { diverging: Some((3, 6)), ..Fetched::default() });
+        fetch(&mut positions, &Fetched { diverging: Some((4, 6)), ..Fetched::default() });
         let error = positions.take_error().unwrap();
-        let expected = ErrorKind::Truncated { partition: tp(0), position: 10, epoch: 3, end_offset: 6 };
+        let expected = ErrorKind::Truncated { partition: tp(0), position: 10, epoch: 4, end_offset: 6 };
         assert_eq!(error.kind(), &expected);
         if reset == AutoOffsetReset::Error {
             assert!(positions.want_fetch(Instant::now(), 1 << 20).is_empty());
         } else {
-            assert_eq!((want(&positions).offset, want(&positions).last_fetched_epoch), (6, 3));
+            assert_eq!((want(&positions).offset, want(&positions).last_fetched_epoch), (6, 4));
         }
     }
+}
+
+/// After an unclean election the log may be longer than what was read, and yet another one.
+#[tokio::test]
+async fn another_history_below_the_position_is_told_where_the_log_goes_on_behind_it() {
+    let mut positions = at(AutoOffsetReset::Earliest, 0);
+    let read = [batches(0, 1, &[4]), batches(4, 2, &[3]), batches(7, 3, &[3])].concat();
+    fetch(&mut positions, &fetched(read.into()));
+    assert_eq!(hand_out(&mut positions).len(), 10);
+    assert_eq!((want(&positions).offset, want(&positions).last_fetched_epoch), (10, 3));
+    fetch(&mut positions, &Fetched { diverging: Some((1, 34)), ..Fetched::default() });
+    let expected = ErrorKind::Truncated { partition: tp(0), position: 10, epoch: 1, end_offset: 4 };
+    assert_eq!(positions.take_error().unwrap().kind(), &expected);
+    assert_eq!((want(&positions).offset, want(&positions).last_fetched_epoch), (4, 1));
+}
+
+#[tokio::test]
+async fn what_was_handed_out_is_asked_for_by_its_own_epoch() {
+    let mut positions = at(AutoOffsetReset::Earliest, 0);
+    fetch(&mut positions, &fetched(batches(0, 1, &[4])));
+    assert_eq!(hand_out(&mut positions).len(), 4);
+    fetch(&mut positions, &fetched(batches(4, 3, &[4])));
+    fetch(&mut positions, &Fetched { diverging: Some((2, 20)), ..Fetched::default() });
+    assert!(positions.take_error().is_none());
+    assert_eq!((want(&positions).offset, want(&positions).last_fetched_epoch), (4, 1));
 }
 
 #[tokio::test]

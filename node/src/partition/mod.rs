@@ -34,7 +34,7 @@ use settings::log_config;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use strandline_core::partition::{
-    Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, desired_role,
+    Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, damage_reported, desired_role,
 };
 use strandline_metadata::configs::TopicSettings;
 use strandline_metadata::{Command, Image, Response, Topic};
@@ -208,7 +208,7 @@ impl Partition {
             if let Some(effects) = effects {
                 self.follow_up(&mut state, effects, &mut after);
             }
-            self.report_damage(&mut state, now_ms, &mut after);
+            self.report_damage(&mut state, agreed, now_ms, &mut after);
         }
         self.carry_out(after);
     }
@@ -359,7 +359,9 @@ impl Partition {
                 // From detection until the report is agreed it neither leads nor fetches.
                 self.end_role(&mut state, IdleReason::Damaged, &mut after);
             }
-            self.report_damage(&mut state, now_ms, &mut after);
+            if let Some(agreed) = image.partition(self.tp) {
+                self.report_damage(&mut state, agreed, now_ms, &mut after);
+            }
         }
         self.carry_out(after);
     }
@@ -372,12 +374,23 @@ impl Partition {
         }
     }
 
-    fn report_damage(&self, state: &mut State, now_ms: u64, after: &mut After) {
-        let (Some(_), Some(from), Some(epoch)) =
+    /// Reports it until that is agreed. Each report that is applied begins a leader epoch: where nobody is left to lead,
+    /// and so to fetch from, reports would go on for ever.
+    fn report_damage(
+        &self,
+        state: &mut State,
+        agreed: &strandline_metadata::Partition,
+        now_ms: u64,
+        after: &mut After,
+    ) {
+        let (Some(damage), Some(from), Some(epoch)) =
             (state.damage, self.log.damaged(), self.context.broker_epoch())
         else {
             return;
         };
+        if damage_reported(self.context.id, epoch, damage, agreed) {
+            return;
+        }
         if state.reported_at_ms.is_some_and(|at| now_ms.saturating_sub(at) < REPORT_AGAIN_MS) {
             return;
         }
@@ -465,7 +478,9 @@ impl Partition {
             };
             self.follow_up(&mut state, effects, &mut after);
             if state.damage.is_some() {
-                self.report_damage(&mut state, now_ms, &mut after);
+                if let Some(agreed) = self.context.image().partition(self.tp) {
+                    self.report_damage(&mut state, agreed, now_ms, &mut after);
+                }
             }
         }
         self.carry_out(after);

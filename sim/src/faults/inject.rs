@@ -1,20 +1,21 @@
 //! Does planned faults to the world, ends them when their time is up, starts again what died, and heals everything.
 
 mod direct;
+mod operator;
 
+use self::operator::Operator;
 use super::links::{FaultId, Latency, Links};
 use super::plan::{Planned, Target};
 use super::{FaultCounters, FaultKind};
 use crate::observe::Role;
 use crate::seeds::Seed;
 use crate::workload::admin::{Order, Orders};
-use crate::world::{NodeState, PEER_PORT, World};
+use crate::world::{NodeState, World};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use strandline_node::config::HostPort;
 use strandline_storage::disk::SimDisk;
 use strandline_storage::disk::sim::{SimFault, SimOp, Unsynced};
 
@@ -32,8 +33,7 @@ pub struct Injector {
     restarts: BTreeMap<u64, u64>,
     /// The one machine whose data may be destroyed.
     victim: u64,
-    /// A wiped node on its way back.
-    readmission: Option<Readmission>,
+    operator: Operator,
     rolling: Option<Rolling>,
     orders: Orders,
     /// Hosts that stand still, each with the fault that made it; two may hit one host.
@@ -60,15 +60,6 @@ enum Cut {
 }
 
 #[derive(Clone, Debug)]
-struct Readmission {
-    node: u64,
-    order: Option<u64>,
-    tries: u64,
-    /// Topics of which nobody else may lead a partition. What only the lost disk had is given up.
-    given_up: BTreeSet<String>,
-}
-
-#[derive(Clone, Debug)]
 struct Rolling {
     left: Vec<u64>,
     /// When the next one is stopped.
@@ -84,7 +75,7 @@ impl Injector {
             next: 0,
             restarts: BTreeMap::new(),
             victim,
-            readmission: None,
+            operator: Operator::default(),
             rolling: None,
             orders,
             paused: Vec::new(),
@@ -105,7 +96,7 @@ impl Injector {
             let end = self.ends.remove(&(at, fault)).expect("it was just there");
             self.end(world, fault, end);
         }
-        self.readmit(world);
+        self.operate(world);
         self.roll(world);
         self.restart(world);
     }
@@ -134,6 +125,7 @@ impl Injector {
             self.go_on(world, fault);
         }
         self.rolling = None;
+        self.operator.all_is_healed();
         for id in world.node_ids() {
             heal_disk(world, id);
             self.restarts.insert(id, world.now_us());
@@ -143,7 +135,7 @@ impl Injector {
 
     /// Whether somebody is still on the way back.
     pub fn is_quiet(&self) -> bool {
-        self.readmission.is_none() && self.rolling.is_none()
+        self.operator.is_done() && self.rolling.is_none()
     }
 
     // ---- faults ----
@@ -344,14 +336,14 @@ impl Injector {
     }
 
     fn wipe(&mut self, world: &mut World) -> Option<String> {
-        if self.readmission.is_some() || !all_replicated(world) || !world.node(self.victim).is_up() {
+        if self.operator.brings_back().is_some() || !all_replicated(world) || !world.node(self.victim).is_up()
+        {
             return None;
         }
         world.power_loss(self.victim, Unsynced::Lost);
         world.wipe(self.victim);
         self.restarts.remove(&self.victim);
-        self.readmission =
-            Some(Readmission { node: self.victim, order: None, tries: 0, given_up: BTreeSet::new() });
+        self.operator.bring_back(self.victim);
         Some(name(self.victim))
     }
 
@@ -417,7 +409,7 @@ impl Injector {
     fn restart(&mut self, world: &mut World) {
         let now = world.now_us();
         for id in world.node_ids() {
-            let waiting = self.readmission.as_ref().is_some_and(|r| r.node == id);
+            let waiting = self.operator.brings_back() == Some(id);
             if world.node(id).is_up() || waiting {
                 continue;
             }
@@ -432,49 +424,6 @@ impl Injector {
         }
         // A time that was set for a node that did not die after all says nothing about its next death.
         self.restarts.retain(|id, at| !world.node(*id).is_up() || *at > now);
-    }
-
-    /// A wiped node is removed by an admin, then joins with an empty directory.
-    fn readmit(&mut self, world: &mut World) {
-        let Some(back) = &mut self.readmission else { return };
-        let node = back.node;
-        match back.order {
-            None => back.order = Some(self.orders.give(Order::RemoveNode { node })),
-            Some(order) => match self.orders.result(order) {
-                None => {}
-                Some(Ok(())) => {
-                    let members: Vec<HostPort> = world
-                        .node_ids()
-                        .into_iter()
-                        .filter(|id| *id != node)
-                        .map(|id| HostPort::new(name(id), PEER_PORT))
-                        .collect();
-                    world.configure(node, |config| {
-                        config.form_cluster = None;
-                        config.join = members;
-                    });
-                    world.start(node);
-                    for topic in &back.given_up {
-                        self.orders.give(unclean_elections(topic, false));
-                    }
-                    self.readmission = None;
-                }
-                Some(Err(why)) => {
-                    back.tries += 1;
-                    world.trace().note(
-                        "fault",
-                        format_args!("node-{node} is not removed yet (try {}): {why}", back.tries),
-                    );
-                    back.order = None;
-                    // What an operator does who reads what `remove-node` says about them.
-                    for topic in led_by_nobody_else(world, node) {
-                        if back.given_up.insert(topic.clone()) {
-                            self.orders.give(unclean_elections(&topic, true));
-                        }
-                    }
-                }
-            },
-        }
     }
 
     fn roll(&mut self, world: &mut World) {
@@ -565,22 +514,6 @@ fn split(world: &World, target: Target, rng: &mut StdRng) -> Option<(Vec<String>
         }
     }
     Some((inside, outside))
-}
-
-fn unclean_elections(topic: &str, allowed: bool) -> Order {
-    let set = vec![("unclean.leader.election.enable".to_owned(), allowed.to_string())];
-    Order::AlterTopic { name: topic.to_owned(), set }
-}
-
-/// Topics with a partition whose last eligible replica is on this node: with a minimum of one in-sync replica, or when
-/// nothing is flushed, the loss of one disk may be more than a topic tolerates.
-fn led_by_nobody_else(world: &World, node: u64) -> BTreeSet<String> {
-    let newest = world.views().values().max_by_key(|view| view.image.index);
-    let partitions = newest.iter().flat_map(|view| &view.image.partitions);
-    let orphaned = partitions.filter(|(_, partition)| {
-        partition.leader.is_none() && partition.isr.iter().chain(&partition.elr).all(|id| *id == node)
-    });
-    orphaned.map(|(tp, _)| tp.topic.to_string()).collect()
 }
 
 fn all_replicated(world: &World) -> bool {

@@ -77,6 +77,13 @@ kinds! {
     ClientCut = "client cut off",
 }
 
+impl FaultKind {
+    /// Data that was durable is gone afterwards.
+    pub fn destroys(self) -> bool {
+        matches!(self, FaultKind::BitRot | FaultKind::WipedDisk)
+    }
+}
+
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

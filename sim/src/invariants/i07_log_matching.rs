@@ -5,7 +5,8 @@
 //! end, the stored bytes of all replicas, batch by batch.
 //!
 //! Sound, because a replica forgets its high watermark at a restart, an unclean election or damage that was cut excuses
-//! a shorter log, a replica that was taken away and given again is another one, and batches are stored as the leader
+//! a shorter log (the replica still shows the high watermark of the history before until it has fetched from the leader
+//! of the new one, so that counts only from its first change on), a replica that was taken away and given again is another one, and batches are stored as the leader
 //! wrote them, so that they are equal byte for byte or not at all. What lies below the larger log start, or at or above
 //! the smaller high watermark, is not compared.
 
@@ -13,14 +14,25 @@ use super::batch::Batch;
 use super::ledger::{Finals, Shared};
 use super::{Check, Invariant, Observation, named};
 use crate::history::Tp;
+use crate::observe::Role;
 use std::collections::BTreeMap;
 
 named!("I7-log-matching");
 
 pub struct LogMatching {
     ledger: Shared,
-    /// The largest high watermark that a replica has shown: in this life, since the last damage and unclean election.
-    shown: BTreeMap<(Tp, u64), (u64, i32, i64)>,
+    shown: BTreeMap<(Tp, u64), Shown>,
+}
+
+/// What a replica has shown in this life, since the last damage and unclean election.
+#[derive(Debug)]
+struct Shown {
+    life: u64,
+    unclean_epoch: i32,
+    /// The largest high watermark.
+    high_watermark: i64,
+    /// Log end and high watermark that it brought along from the history before, until it shows others.
+    brought: Option<(i64, i64)>,
 }
 
 impl LogMatching {
@@ -106,24 +118,40 @@ impl Invariant for LogMatching {
             let part = &ledger.parts[tp];
             for (node, seen) in &part.replicas {
                 let view = &seen.view;
-                let fresh = (seen.life, part.unclean.epoch, view.high_watermark.min(view.log_end));
                 let key = (tp.clone(), *node);
-                if !seen.live || view.damaged || part.unclean.unsettled {
+                let role_epoch = match view.role {
+                    Role::Leader { epoch } | Role::Follower { epoch, .. } => Some(epoch),
+                    Role::Idle => None,
+                };
+                let unclean_epoch = part.unclean.epoch;
+                let before = unclean_epoch > 0 && role_epoch.is_none_or(|epoch| epoch < unclean_epoch);
+                if !seen.live || view.damaged || part.unclean.unsettled || before {
                     self.shown.remove(&key);
                     continue;
                 }
-                let shown = self.shown.entry(key).or_insert(fresh);
-                if (shown.0, shown.1) != (fresh.0, fresh.1) {
-                    *shown = fresh;
+                let marks = (view.log_end, view.high_watermark);
+                let fresh = || Shown {
+                    life: seen.life,
+                    unclean_epoch,
+                    high_watermark: 0,
+                    brought: (unclean_epoch > 0).then_some(marks),
+                };
+                let shown = self.shown.entry(key).or_insert_with(fresh);
+                if (shown.life, shown.unclean_epoch) != (seen.life, unclean_epoch) {
+                    *shown = fresh();
                 }
-                if view.log_end < shown.2 {
+                if shown.brought == Some(marks) {
+                    continue;
+                }
+                shown.brought = None;
+                if view.log_end < shown.high_watermark {
                     return violated(format!(
                         "{tp} on node {node} ({:?}) ends at {}, but its high watermark was {}: committed records were \
                          truncated",
-                        view.role, view.log_end, shown.2
+                        view.role, view.log_end, shown.high_watermark
                     ));
                 }
-                shown.2 = shown.2.max(view.high_watermark);
+                shown.high_watermark = shown.high_watermark.max(view.high_watermark);
             }
         }
         Ok(())
@@ -211,5 +239,26 @@ mod tests {
         bench.ends(&[(1, 1)]);
         bench.replica(1).high_watermark = 1;
         bench.step().unwrap();
+    }
+
+    #[test]
+    fn what_a_replica_brings_along_from_before_an_unclean_election_does_not_count() {
+        let mut bench = bench();
+        bench.commit_to(5);
+        bench.elect(2, 2);
+        bench.agree(|agreed| (agreed.isr, agreed.unclean_epoch) = ([2].into(), 2));
+        for node in [1, 3] {
+            bench.replica(node).role = Role::Follower { leader: 2, epoch: 2 };
+        }
+        bench.step().unwrap();
+        // Fetched for the first time.
+        bench.ends(&[(1, 0)]);
+        bench.replica(1).high_watermark = 0;
+        bench.step().unwrap();
+        bench.ends(&[(1, 4)]);
+        bench.replica(1).high_watermark = 4;
+        bench.step().unwrap();
+        bench.ends(&[(1, 3)]);
+        broken(bench.step(), "t-0 on node 1");
     }
 }

@@ -14,8 +14,8 @@ const ENOUGH: u64 = 5;
 /// Follows the history from the moment on at which the cluster has converged.
 #[derive(Debug, Default)]
 pub struct Serving {
-    /// Records sent since: to where, and whether the producer waits for the whole ISR.
-    sent: BTreeMap<Attempt, (Tp, Acks)>,
+    /// Records sent since, and what their producer is promised.
+    sent: BTreeMap<Attempt, Sent>,
     acknowledged: BTreeMap<Arc<str>, u64>,
     readers: BTreeSet<Session>,
     committed: bool,
@@ -23,11 +23,33 @@ pub struct Serving {
     refused: Option<String>,
 }
 
+#[derive(Debug)]
+struct Sent {
+    tp: Tp,
+    acks: Acks,
+    idempotent: bool,
+}
+
+impl Sent {
+    /// Whether this is one that a cluster may answer while leaders change hands, as they may once more after all faults
+    /// have ended: a connection that died in the meantime ends a session a while later.
+    fn may_end(&self, outcome: &Outcome<Option<i64>>) -> bool {
+        match outcome {
+            Outcome::Acknowledged(_) => true,
+            // Who does not wait for the whole ISR is not promised anything.
+            Outcome::Failed(_) => self.acks != Acks::All,
+            // Who numbers its batches may send them again, however it ended the first time.
+            Outcome::Unknown(_) => self.acks != Acks::All || !self.idempotent,
+        }
+    }
+}
+
 impl Serving {
     pub fn follow(&mut self, event: &Event) {
         match &event.what {
-            What::Send { attempt, tp, acks, .. } => {
-                self.sent.insert(*attempt, (tp.clone(), *acks));
+            What::Send { attempt, tp, acks, idempotent, .. } => {
+                let sent = Sent { tp: tp.clone(), acks: *acks, idempotent: *idempotent };
+                self.sent.insert(*attempt, sent);
             }
             What::Sent { attempt, outcome, .. } => self.ended(attempt, outcome),
             What::Read { session, .. } => {
@@ -39,12 +61,11 @@ impl Serving {
     }
 
     fn ended(&mut self, attempt: &Attempt, outcome: &Outcome<Option<i64>>) {
-        let Some((tp, acks)) = self.sent.remove(attempt) else { return };
+        let Some(sent) = self.sent.remove(attempt) else { return };
         match outcome {
-            Outcome::Acknowledged(_) => *self.acknowledged.entry(tp.topic).or_default() += 1,
-            // Who does not wait for the whole ISR is not promised anything.
-            Outcome::Failed(why) | Outcome::Unknown(why) if acks == Acks::All => {
-                self.refused.get_or_insert_with(|| format!("{attempt:?} to {tp}: {why}"));
+            Outcome::Acknowledged(_) => *self.acknowledged.entry(sent.tp.topic).or_default() += 1,
+            Outcome::Failed(why) | Outcome::Unknown(why) if !sent.may_end(outcome) => {
+                self.refused.get_or_insert_with(|| format!("{attempt:?} to {}: {why}", sent.tp));
             }
             Outcome::Failed(_) | Outcome::Unknown(_) => {}
         }
@@ -92,8 +113,12 @@ mod tests {
     }
 
     fn send(serving: &mut Serving, number: u64, acks: Acks) {
+        send_as(serving, number, acks, true);
+    }
+
+    fn send_as(serving: &mut Serving, number: u64, acks: Acks, idempotent: bool) {
         let (session, attempt, tp) = (Session(1), Attempt(number), Tp::new("t", 0));
-        serving.follow(&event(What::Send { session, attempt, tp, acks, idempotent: true }));
+        serving.follow(&event(What::Send { session, attempt, tp, acks, idempotent }));
     }
 
     fn end(serving: &mut Serving, number: u64, outcome: Outcome<Option<i64>>) {
@@ -123,11 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn only_records_sent_since_and_to_the_whole_isr_must_be_acknowledged() {
+    fn only_records_sent_since_to_the_whole_isr_and_with_numbers_must_be_acknowledged() {
         let mut serving = Serving::default();
         end(&mut serving, 1, Outcome::Failed("sent before".to_owned()));
         send(&mut serving, 2, Acks::Leader);
         end(&mut serving, 2, Outcome::Unknown("cut off".to_owned()));
+        send_as(&mut serving, 4, Acks::All, false);
+        end(&mut serving, 4, Outcome::Unknown("the leader changed".to_owned()));
         serving.refused_none().unwrap();
         send(&mut serving, 3, Acks::All);
         end(&mut serving, 3, Outcome::Unknown("timed out".to_owned()));

@@ -1,11 +1,10 @@
 //! Faults by name instead of by draw, for scenarios: this node, this link, until told otherwise. They go through the
 //! same books as planned ones, so that they are counted, may overlap with those, and end when everything heals.
 
-use super::{End, Injector, Readmission, heal_disk, name};
+use super::{End, Injector, heal_disk, name};
 use crate::faults::FaultKind;
 use crate::faults::links::{FaultId, Latency};
 use crate::world::World;
-use std::collections::BTreeSet;
 use std::time::Duration;
 use strandline_storage::disk::sim::{SimFault, Unsynced};
 
@@ -59,7 +58,7 @@ impl Injector {
     /// A dead node is removed by the admin, then joins with whatever its disk holds.
     pub fn readmit_node(&mut self, id: u64) {
         self.restarts.remove(&id);
-        self.readmission = Some(Readmission { node: id, order: None, tries: 0, given_up: BTreeSet::new() });
+        self.operator.bring_back(id);
     }
 
     /// Nothing that any of the first sends reaches any of the second.
