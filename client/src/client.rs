@@ -239,6 +239,11 @@ impl Client {
         self.inner.topic(name, false).await
     }
 
+    /// A topic as far as it is known already; asks nobody.
+    pub fn known_topic(&self, name: &str) -> Option<Arc<TopicDescription>> {
+        self.inner.metadata.lock().topic(name)
+    }
+
     /// Fetches the metadata of all topics in use anew.
     pub async fn refresh(&self) -> Result<()> {
         self.inner.refresh(&[]).await

@@ -11,6 +11,7 @@ mod error;
 mod inner;
 mod metadata;
 mod producer;
+mod read;
 mod stream;
 mod types;
 
@@ -27,6 +28,7 @@ pub use consumer::{
 pub use error::{Error, ErrorCode, ErrorKind, LeaderHint, Result};
 pub use metadata::{Broker, PartitionDescription, TopicDescription};
 pub use producer::{Acks, Compression, DeliveryHandle, Producer, ProducerBuilder};
+pub use read::{Page, ReadOptions};
 pub use types::{
     ConsumerRecord, Delivery, Header, OffsetAndMetadata, OffsetSpec, Record, TopicId, TopicPartition,
 };

@@ -90,6 +90,12 @@ impl Record {
         self
     }
 
+    /// Appends a header whose value may be absent.
+    pub fn with_header(mut self, header: Header) -> Self {
+        self.headers.push(header);
+        self
+    }
+
     /// Chooses the partition instead of leaving it to the partitioner.
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);

@@ -468,6 +468,6 @@ impl Stream for Consumer {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

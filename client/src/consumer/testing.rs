@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use strandline_record::{BatchBuilder, LeaderEpoch, Offset};
 
 /// Batches of these many records each, from `base` on, all of leader epoch `epoch`.
-pub(super) fn batches(mut base: i64, epoch: i32, counts: &[usize]) -> Bytes {
+pub(crate) fn batches(mut base: i64, epoch: i32, counts: &[usize]) -> Bytes {
     let mut bytes = BytesMut::new();
     for count in counts {
         let mut builder = BatchBuilder::default();

@@ -55,7 +55,7 @@ where
     let app = App::new(config, client)?;
     let stop_ingest = CancellationToken::new();
     let ingesting = app.ingest.clone().map(|ingest| tokio::spawn(ingest.run(stop_ingest.clone())));
-    let router = http::routes(app);
+    let router = http::routes(app.clone());
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -65,10 +65,12 @@ where
         .pipeline_flush(true);
     let open = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut expiring = std::pin::pin!(app.instances.expire());
     loop {
         let (io, peer) = tokio::select! {
             biased;
             () = &mut shutdown => break,
+            () = &mut expiring => unreachable!("it goes on for ever"),
             accepted = listener.accept() => accepted,
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else {
@@ -88,6 +90,7 @@ where
     if tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await.is_err() {
         tracing::warn!("some HTTP requests were not answered in time");
     }
+    app.instances.close().await;
     // After the last answer, which may have waited for it.
     stop_ingest.cancel();
     if let Some(ingesting) = ingesting

@@ -335,6 +335,28 @@ node_config! {
         http_max_body_bytes: u64 = 4 * MIB, "http.max.body.bytes", "4MiB" [KIB, 64 * MIB];
         /// How long an HTTP request may take: to arrive once it has begun, and then to be carried out.
         http_request_timeout: Duration = ms(15_000), "http.request.timeout.ms", "15000" [100, 600_000];
+        /// Writes over HTTP that are carried out at once; further ones get 429 before their body is read.
+        http_max_inflight_requests: usize = 4096, "http.max.inflight.requests", "4096" [1, 1_000_000];
+        /// Reads over HTTP that are carried out at once, those that wait for records among them; further ones get 429.
+        http_max_inflight_reads: usize = 256, "http.max.inflight.reads", "256" [1, 1_000_000];
+        /// Bytes of HTTP bodies held at once; further requests get 429 before their body is read. One without a length
+        /// counts as `http.max.body.bytes`.
+        http_max_inflight_bytes: u64 = 64 * MIB, "http.max.inflight.bytes", "64MiB" [KIB, 4095 * MIB];
+        /// HTTP requests a second that one client may send (a token bucket); 0 sets no limit. Further ones get 429.
+        http_client_rate: u32 = 0, "http.client.rate", "1000" [0, 1_000_000];
+        /// HTTP requests that one client may send at once when it was silent before (the depth of its bucket).
+        http_client_burst: u32 = 1000, "http.client.burst", "1000" [1, 1_000_000];
+        /// Header by which HTTP clients are told apart for `http.client.rate`, as a proxy in front sets it; their
+        /// addresses count when absent.
+        http_client_header: Option<String> = None, "http.client.header", "x-forwarded-for";
+        /// Members of consumer groups that are kept for HTTP clients at once.
+        http_max_consumers: usize = 100, "http.max.consumers", "100" [0, 10_000];
+        /// A consumer over HTTP that nobody asks for anything for this long leaves its group.
+        http_consumer_idle: Duration = ms(300_000), "http.consumer.idle.ms", "300000" [1000];
+        /// How long the answer to a request with an `Idempotency-Key` is given again.
+        http_idempotency_window: Duration = ms(600_000), "http.idempotency.window.ms", "10min" [1000];
+        /// Answers kept for that; the oldest make room.
+        http_idempotency_max_keys: usize = 100_000, "http.idempotency.max.keys", "100000" [1, 10_000_000];
     }
     "Ingestion" {
         /// Where the gateway keeps ingested events: `sqlite` (a file in the data directory), `sqlite:PATH`,

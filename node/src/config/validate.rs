@@ -149,6 +149,12 @@ impl NodeConfig {
             "a request of kafka.max.request.bytes could never be read",
         );
         at_least(
+            "http.max.inflight.bytes",
+            u128::from(self.http_max_inflight_bytes),
+            u128::from(self.http_max_body_bytes),
+            "a body of http.max.body.bytes would never be let in",
+        );
+        at_least(
             "group.consumer.session.timeout.ms",
             self.group_consumer_session_timeout.as_millis(),
             2 * self.group_consumer_heartbeat_interval.as_millis(),
@@ -226,6 +232,7 @@ mod tests {
         assert_eq!(complaints(|c| c.listen_http = http("0.0.0.0:8080")), ["advertise.http"]);
         assert_eq!(complaints(|c| c.advertise_http = http("a:8080")), ["advertise.http"]);
         assert_eq!(complaints(|c| c.listen_http = Some(c.listen_peer.clone())), ["listen.http"]);
+        assert_eq!(complaints(|c| c.http_max_inflight_bytes = 1 << 20), ["http.max.inflight.bytes"]);
         let large = |c: &mut NodeConfig| {
             c.node_id = strandline_record::BrokerId(1 << 31);
             c.listen_kafka = kafka("127.0.0.1:9092");

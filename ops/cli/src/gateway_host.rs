@@ -11,11 +11,22 @@ use strandline_node::config::{HostPort, NodeConfig};
 
 /// The part of a node's configuration that is the gateway's.
 pub fn gateway_config(config: &NodeConfig) -> GatewayConfig {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     GatewayConfig {
         default_topic: config.http_default_topic.clone(),
         max_connections: config.max_connections,
-        max_body_bytes: usize::try_from(config.http_max_body_bytes).unwrap_or(usize::MAX),
+        max_body_bytes: bytes(config.http_max_body_bytes),
         request_timeout: config.http_request_timeout,
+        max_inflight_requests: config.http_max_inflight_requests,
+        max_inflight_reads: config.http_max_inflight_reads,
+        max_inflight_bytes: bytes(config.http_max_inflight_bytes),
+        client_rate: config.http_client_rate,
+        client_burst: config.http_client_burst,
+        client_header: config.http_client_header.clone(),
+        max_consumers: config.http_max_consumers,
+        consumer_idle: config.http_consumer_idle,
+        idempotency_window: config.http_idempotency_window,
+        idempotency_max_keys: config.http_idempotency_max_keys,
         ..GatewayConfig::default()
     }
 }

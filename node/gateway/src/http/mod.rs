@@ -1,17 +1,41 @@
 //! The routes and what they have in common.
 
+pub mod admission;
+mod cloudevents;
+mod consume;
+mod event;
+pub mod extract;
+mod groups;
 pub(crate) mod health;
+pub(crate) mod idempotency;
+pub(crate) mod instances;
 pub mod problem;
+mod produce;
+mod topics;
 
 use crate::app::AppState;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::get;
+use axum::routing::{get, post};
 use problem::Problem;
 
 /// Every route of the gateway.
 pub fn routes(app: AppState) -> Router {
     Router::new()
+        .route("/produce", post(produce::produce))
+        .route("/consume", get(consume::consume))
+        .route("/v1/topics", get(topics::list).post(topics::create))
+        .route("/v1/topics/{topic}", get(topics::describe).delete(topics::delete))
+        .route("/v1/topics/{topic}/records", post(produce::produce_to).get(consume::consume_from))
+        .route("/v1/topics/{topic}/offsets", get(topics::offsets))
+        .route("/v1/groups", get(groups::list))
+        .route("/v1/groups/{group}", get(groups::describe).delete(groups::delete))
+        .route("/v1/groups/{group}/offsets", get(groups::offsets).put(groups::set_offsets))
+        .route("/v1/groups/{group}/consumers", post(groups::join))
+        .route("/v1/groups/{group}/consumers/{consumer}", axum::routing::delete(groups::leave))
+        .route("/v1/groups/{group}/consumers/{consumer}/records", get(groups::poll))
+        .route("/v1/groups/{group}/consumers/{consumer}/offsets", post(groups::commit))
+        .route("/v1/cluster", get(topics::cluster))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .merge(crate::ingest::routes())
@@ -22,11 +46,11 @@ pub fn routes(app: AppState) -> Router {
 
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", format!("there is nothing at {}", uri.path()))
-        .hint("GET /docs lists every path")
+        .hint("ops/docs/http.md lists every path")
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
-        .hint("GET /docs lists the methods of every path")
+        .hint("ops/docs/http.md lists the methods of every path")
 }
