@@ -13,6 +13,8 @@ fn every_node_and_a_gateway_alone_serve_http() {
     for address in nodes.chain([alone.address.clone()]) {
         assert_eq!(http::get(&address, "/healthz").expect(200)["status"], "ok");
         assert_eq!(http::get(&address, "/readyz").expect(200)["status"], "ready");
+        assert!(http::get(&address, "/openapi.json").expect(200)["paths"]["/produce"]["post"].is_object());
+        assert!(http::get(&address, "/docs").body.contains("/v1/topics/{topic}/records"));
         let problem = http::get(&address, "/nowhere").expect(404);
         assert_eq!(problem["type"], "/docs#no-such-path");
         assert_eq!(http::request(&address, "DELETE", "/healthz", &[], "").expect(405)["status"], 405);
@@ -30,4 +32,43 @@ fn a_gateway_without_a_cluster_is_alive_and_not_ready() {
     assert_eq!(problem["may_have_happened"], false);
     assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("nodes")), "{problem}");
     assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+/// Commands of the page with what they print, in order.
+fn examples(page: &str) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for block in page.split("```sh\n").skip(1) {
+        for line in block.split("```").next().unwrap_or_default().lines() {
+            match (line.strip_prefix("$ "), all.last_mut()) {
+                (Some(command), _) => all.push((command.to_owned(), String::new())),
+                (None, Some((_, output))) => *output += &format!("{line}\n"),
+                (None, None) => panic!("output without a command: {line}"),
+            }
+        }
+    }
+    all
+}
+
+/// The time of an event is what no page can foresee.
+fn without_times(text: &str) -> String {
+    let mut parts = text.split("\"timestamp\":");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "\"timestamp\":" + part.trim_start_matches(|c: char| c.is_ascii_digit())
+    })
+}
+
+#[test]
+fn the_examples_of_the_page_print_what_it_says() {
+    let dev = Dev::start(3);
+    let examples = examples(include_str!("../../docs/http.md"));
+    assert!(examples.len() >= 10, "{}", examples.len());
+    for (command, expected) in examples {
+        let there = (1..=3).fold(command.clone(), |text, node| {
+            text.replace(&format!("localhost:{}", 8079 + node), &dev.http(node))
+        });
+        let output = std::process::Command::new("bash").args(["-c", &there]).output().expect("bash runs");
+        let found = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(without_times(found.trim_end()), without_times(expected.trim_end()), "{command}");
+    }
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use strandline_client::{ConsumerRecord, OffsetSpec, Page, ReadOptions, TopicPartition};
+use utoipa::{IntoParams, ToSchema};
 
 /// Records in an answer unless said otherwise, and at most.
 const DEFAULT_MAX: usize = 100;
@@ -32,34 +33,46 @@ const PAGE_BYTES: u32 = 512 << 10;
 pub(crate) const MAX_WAIT_MS: u64 = 30_000;
 
 /// Where to read, how much, and how long to wait for it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConsumeParams {
+    /// The default topic when absent; not where the path names one.
     topic: Option<String>,
+    /// Number of the partition, from 0.
     #[serde(default)]
+    #[param(minimum = 0)]
     partition: i32,
     /// First record to return; without it the first there is.
+    #[param(minimum = 0)]
     offset: Option<i64>,
     /// Instead of an offset: the first record at or after this, in milliseconds since 1970.
+    #[param(minimum = 0)]
     timestamp: Option<i64>,
+    /// Most events in the answer; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 10000)]
     max: Option<usize>,
+    /// How long to wait, in milliseconds, when there is no event yet; 0 unless said otherwise.
+    #[param(maximum = 30000)]
     wait_ms: Option<u64>,
 }
 
 /// An answer of `GET /consume`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Events<'a> {
+    #[schema(value_type = Vec<Shown>)]
     events: Records<'a>,
     next_offset: i64,
 }
 
 /// An answer of `GET /v1/topics/{topic}/records`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct TopicEvents<'a> {
     topic: &'a str,
     partition: i32,
+    #[schema(value_type = Vec<Shown>)]
     events: Records<'a>,
     next_offset: i64,
     high_watermark: i64,
@@ -82,7 +95,19 @@ impl Serialize for Records<'_> {
     }
 }
 
-/// Of the topic that is named, or the default one.
+/// Read events of one partition, from an offset on
+///
+/// Without an offset from the first there is. `nextOffset` is where to read on.
+#[utoipa::path(
+    get,
+    path = "/consume",
+    tag = "events",
+    params(ConsumeParams),
+    responses(
+        (status = 200, description = "Events, and where to read on", body = Events),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn consume(
     State(app): State<AppState>,
     Params(mut params): Params<ConsumeParams>,
@@ -94,7 +119,17 @@ pub(crate) async fn consume(
     Ok(held(&Events { events, next_offset: page.next_offset }, permit))
 }
 
-/// Of the topic of the path.
+/// Read events of one partition of a topic
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}/records",
+    tag = "events",
+    params(("topic" = String, Path, description = "Name of the topic"), ConsumeParams),
+    responses(
+        (status = 200, description = "Events, where to read on, and the ends of the log", body = TopicEvents),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn consume_from(
     State(app): State<AppState>,
     Segments(topic): Segments<String>,

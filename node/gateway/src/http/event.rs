@@ -23,12 +23,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use strandline_client::{ConsumerRecord, Header, Record};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
 
 /// Events that one request may bring.
 pub(crate) const MAX_EVENTS: usize = 10_000;
 
 /// How key or value are written in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Encoding {
     /// The JSON text itself.
@@ -41,24 +44,32 @@ pub(crate) enum Encoding {
 }
 
 /// An event as it comes in. Nothing is copied out of the body that need not be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Event<'a> {
     #[serde(borrow, default)]
+    #[schema(value_type = Option<String>)]
     pub(crate) topic: Option<Cow<'a, str>>,
     #[serde(default)]
+    #[schema(minimum = 0)]
     partition: Option<i32>,
     #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
     key: Option<&'a RawValue>,
     #[serde(default)]
     key_encoding: Encoding,
+    /// Any JSON.
     #[serde(borrow, deserialize_with = "present")]
+    #[schema(value_type = serde_json::Value, required = true)]
     value: Option<&'a RawValue>,
     #[serde(default)]
     value_encoding: Encoding,
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     headers: Headers,
+    /// Milliseconds since 1970; the time of its arrival when absent.
     #[serde(default)]
+    #[schema(minimum = 0)]
     timestamp: Option<i64>,
 }
 
@@ -252,6 +263,34 @@ pub(crate) struct Shown<'a> {
     /// With the partition that it came from: for answers that hold records of several.
     pub(crate) place: bool,
 }
+
+impl utoipa::PartialSchema for Shown<'_> {
+    fn schema() -> RefOr<Schema> {
+        let of = |kind| ObjectBuilder::new().schema_type(kind);
+        let int64 = || of(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+        let text_or_null = SchemaType::from_iter([Type::String, Type::Null]);
+        let encoding = || of(Type::String).enum_values(Some(["text", "base64"]));
+        of(Type::Object)
+            .description(Some("An event as it is read"))
+            .property("topic", of(Type::String))
+            .property("partition", of(Type::Integer))
+            .property("offset", int64())
+            .required("offset")
+            .property("timestamp", int64())
+            .required("timestamp")
+            .property("key", ObjectBuilder::new().schema_type(text_or_null))
+            .required("key")
+            .property("keyEncoding", encoding())
+            .property("value", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
+            .required("value")
+            .property("valueEncoding", encoding())
+            .property("headers", of(Type::Object))
+            .required("headers")
+            .into()
+    }
+}
+
+impl ToSchema for Shown<'_> {}
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

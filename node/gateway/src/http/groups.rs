@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use strandline_client::{AutoOffsetReset, OffsetAndMetadata, TopicPartition};
 use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
 
 /// Records of a poll unless said otherwise, and at most.
 const DEFAULT_MAX: usize = 100;
@@ -26,12 +27,12 @@ const FETCH_BYTES: u32 = 256 << 10;
 const MAX_TOPICS: usize = 100;
 const MAX_NAME: usize = 249;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Groups {
     groups: Vec<GroupEntry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct GroupEntry {
     group: String,
@@ -39,7 +40,7 @@ struct GroupEntry {
     protocol_type: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Group {
     group: String,
@@ -53,7 +54,7 @@ pub(crate) struct Group {
     members: Vec<Member>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Member {
     member_id: String,
@@ -63,7 +64,7 @@ struct Member {
     partitions: Vec<Place>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Place {
     topic: String,
     partition: i32,
@@ -76,14 +77,14 @@ impl From<&TopicPartition> for Place {
 }
 
 /// Offsets of partitions: the next record to read in each.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Offsets {
     #[serde(default)]
     offsets: Vec<PartitionOffset>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PartitionOffset {
     topic: String,
@@ -115,7 +116,7 @@ impl Offsets {
 }
 
 /// A member to be.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Join {
     topics: Vec<String>,
@@ -124,7 +125,7 @@ pub(crate) struct Join {
 }
 
 /// Where to begin in partitions of which the group has committed nothing.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Reset {
     #[default]
@@ -132,7 +133,7 @@ enum Reset {
     Latest,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Joined {
     group: String,
     consumer: String,
@@ -140,15 +141,21 @@ pub(crate) struct Joined {
     path: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PollParams {
+    /// Most events in the answer; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 10000)]
     max: Option<usize>,
+    /// How long to wait, in milliseconds, when there is no event yet; 0 unless said otherwise.
+    #[param(maximum = 30000)]
     wait_ms: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Polled<'a> {
+    #[schema(value_type = Vec<super::event::Shown>)]
     events: Records<'a>,
 }
 
@@ -159,6 +166,16 @@ fn check_group(group: &str) -> Result<(), Problem> {
     }
 }
 
+/// List the groups
+#[utoipa::path(
+    get,
+    path = "/v1/groups",
+    tag = "groups",
+    responses(
+        (status = 200, description = "Every group", body = Groups),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn list(State(app): State<AppState>, _: Reading) -> Result<Json<Groups>, Problem> {
     let groups = app.client.admin().list_groups().await?.into_iter();
     let groups =
@@ -166,6 +183,17 @@ pub(crate) async fn list(State(app): State<AppState>, _: Reading) -> Result<Json
     Ok(Json(Groups { groups: groups.collect() }))
 }
 
+/// Show a group with its members and what they own
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group")),
+    responses(
+        (status = 200, description = "The group", body = Group),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn describe(
     State(app): State<AppState>,
     Segments(group): Segments<String>,
@@ -191,6 +219,17 @@ pub(crate) async fn describe(
     }))
 }
 
+/// Delete a group without members, with its offsets
+#[utoipa::path(
+    delete,
+    path = "/v1/groups/{group}",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     Segments(group): Segments<String>,
@@ -201,6 +240,17 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Show what a group has committed
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/offsets",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group")),
+    responses(
+        (status = 200, description = "Next offset to read, by partition", body = Offsets),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn offsets(
     State(app): State<AppState>,
     Segments(group): Segments<String>,
@@ -211,6 +261,18 @@ pub(crate) async fn offsets(
     Ok(Json(Offsets::of(committed.iter().map(|(tp, committed)| (tp, committed.position.offset)))))
 }
 
+/// Set what a group without members has committed
+#[utoipa::path(
+    put,
+    path = "/v1/groups/{group}/offsets",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group")),
+    request_body(content = Offsets),
+    responses(
+        (status = 200, description = "What is committed now, of the partitions named", body = Offsets),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn set_offsets(
     State(app): State<AppState>,
     Segments(group): Segments<String>,
@@ -232,6 +294,18 @@ pub(crate) async fn set_offsets(
     Ok(Json(answer))
 }
 
+/// Join a group: this gateway keeps a consumer for its client
+#[utoipa::path(
+    post,
+    path = "/v1/groups/{group}/consumers",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group")),
+    request_body(content = Join),
+    responses(
+        (status = 201, description = "Joined; poll at its path, on this gateway", body = Joined),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn join(
     State(app): State<AppState>,
     Segments(group): Segments<String>,
@@ -278,6 +352,17 @@ fn encoded(text: &str) -> String {
     })
 }
 
+/// Read what is next for a consumer
+#[utoipa::path(
+    get,
+    path = "/v1/groups/{group}/consumers/{consumer}/records",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group"), ("consumer" = String, Path, description = "Id that joining gave"), PollParams),
+    responses(
+        (status = 200, description = "Events of its partitions", body = Polled),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn poll(
     State(app): State<AppState>,
     Segments((group, id)): Segments<(String, String)>,
@@ -318,6 +403,18 @@ pub(crate) async fn poll(
     Ok(held(&Polled { events: Records { records: &records, place: true } }, permit))
 }
 
+/// Commit what was polled, or the offsets named
+#[utoipa::path(
+    post,
+    path = "/v1/groups/{group}/consumers/{consumer}/offsets",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group"), ("consumer" = String, Path, description = "Id that joining gave")),
+    request_body(content = Offsets),
+    responses(
+        (status = 200, description = "What was committed", body = Offsets),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn commit(
     State(app): State<AppState>,
     Segments((group, id)): Segments<(String, String)>,
@@ -340,6 +437,17 @@ pub(crate) async fn commit(
     Ok(Json(committed))
 }
 
+/// Leave the group
+#[utoipa::path(
+    delete,
+    path = "/v1/groups/{group}/consumers/{consumer}",
+    tag = "groups",
+    params(("group" = String, Path, description = "Name of the group"), ("consumer" = String, Path, description = "Id that joining gave")),
+    responses(
+        (status = 204, description = "Left"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn leave(
     State(app): State<AppState>,
     Segments((group, id)): Segments<(String, String)>,

@@ -15,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the cluster may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Health {
     status: &'static str,
 }
@@ -24,10 +24,30 @@ pub(crate) struct Health {
 #[derive(Debug, Default)]
 pub(crate) struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
 
+/// Say that the process answers
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It does", body = Health),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn alive() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
+/// Say whether the cluster can be reached
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    responses(
+        (status = 200, description = "It can", body = Health),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn ready(State(app): State<AppState>) -> Result<Json<Health>, Problem> {
     let mut last = app.readiness.0.lock().await;
     let found = match &*last {

@@ -3,6 +3,7 @@
 pub mod admission;
 mod cloudevents;
 mod consume;
+mod docs;
 mod event;
 pub mod extract;
 mod groups;
@@ -38,6 +39,8 @@ pub fn routes(app: AppState) -> Router {
         .route("/v1/cluster", get(topics::cluster))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::docs))
         .merge(crate::ingest::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -46,11 +49,11 @@ pub fn routes(app: AppState) -> Router {
 
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", format!("there is nothing at {}", uri.path()))
-        .hint("ops/docs/http.md lists every path")
+        .hint("GET /docs lists every path")
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
-        .hint("ops/docs/http.md lists the methods of every path")
+        .hint("GET /docs lists the methods of every path")
 }

@@ -24,20 +24,23 @@ use strandline_client::{Error, ErrorCode, ErrorKind};
 pub struct Problem(Box<Document>);
 
 /// The members of a problem document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 struct Document {
     #[serde(rename = "type")]
     kind: String,
+    #[schema(value_type = String)]
     title: &'static str,
     status: u16,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     hint: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     may_have_happened: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(flatten)]
+    #[schema(ignore)]
     more: Map<String, Value>,
 }
 
@@ -101,6 +104,14 @@ impl Problem {
         serde_json::to_value(self).unwrap_or_default()
     }
 }
+
+impl utoipa::PartialSchema for Problem {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        Document::schema()
+    }
+}
+
+impl utoipa::ToSchema for Problem {}
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -223,6 +234,40 @@ fn of_code(code: ErrorCode) -> (StatusCode, &'static str, Option<&'static str>) 
         | E::UnknownProducerId => (S::INTERNAL_SERVER_ERROR, "unexpected", Some(UNKNOWN)),
     }
 }
+
+/// The problems of the data API, for the documentation page.
+pub(crate) const KINDS: &[(&str, &str)] = &[
+    ("invalid-request", "400: the request itself has to change; nothing was done"),
+    ("invalid-topic", "400: a topic's name has 1 to 249 letters, digits, '.', '_' and '-'"),
+    ("invalid-idempotency-key", "400: a key has 1 to 255 printable ASCII characters"),
+    ("unknown-topic", "404: create it with POST /v1/topics"),
+    ("unknown-partition", "404: GET /v1/topics/{topic} lists the partitions"),
+    ("unknown-group", "404: no such group"),
+    ("unknown-consumer", "404: it left, was idle for too long, or belongs to another gateway"),
+    ("body-too-slow", "408: the body did not arrive in time; nothing was done"),
+    ("topic-exists", "409: the topic is there already"),
+    ("group-not-empty", "409: its members have to leave first"),
+    ("rebalanced", "409: the partitions belong to other members now; poll again"),
+    ("rebalance-in-progress", "409: poll, then commit again"),
+    ("consumer-busy", "409: a consumer serves one request at a time"),
+    ("body-too-large", "413: split the batch"),
+    ("record-too-large", "413: the topic's max.message.bytes is less"),
+    ("unsupported-media-type", "415: CloudEvents are taken as JSON"),
+    ("offset-out-of-range", "416: read on between logStartOffset and highWatermark"),
+    ("idempotency-key-reused", "422: the key was used for another request"),
+    ("rate-limited", "429: this client's token bucket is empty; nothing was done"),
+    ("too-many-in-flight", "429: try again after Retry-After; nothing was done"),
+    ("too-many-bytes-in-flight", "429: try again after Retry-After; nothing was done"),
+    ("too-many-consumers", "429: this gateway keeps as many consumers as it may"),
+    ("partly-written", "some records of a batch failed; results says which"),
+    ("outcome-unknown", "504: it may or may not have happened; look before you do it again"),
+    ("cluster-unreachable", "503: no node answers"),
+    ("cluster-not-ready", "503: an election is under way; try again in a moment"),
+    ("not-enough-replicas", "503: fewer in-sync replicas than min.insync.replicas; nothing was written"),
+    ("timed-out", "503: it took too long; nothing was written"),
+    ("stopping", "503: this gateway stops; use another one"),
+    ("storage-full", "507: the disks are full"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@
 //! later fails for each record by itself; the answer is then a problem whose `results` tell them apart.
 
 use super::cloudevents::{self, essence};
-use super::event::{self, Posted};
+use super::event::{self, Event, Posted};
 use super::extract::{Admitted, Params, Segments};
 use super::idempotency::{Begin, Key, MAX_KEY, Outcome, first_answer};
 use super::problem::Problem;
@@ -25,17 +25,21 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use strandline_client::{Delivery, Error, ErrorCode, Record};
+use utoipa::{IntoParams, ToSchema};
 
 /// Where events go that name no topic.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProduceParams {
+    /// Topic of events that name none.
     topic: Option<String>,
 }
 
 /// Where a record lies.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Written {
+    #[schema(value_type = String)]
     topic: Arc<str>,
     partition: i32,
     /// Absent only where a retry found the record written before, too long ago to say where.
@@ -54,7 +58,20 @@ pub(crate) struct BatchWritten {
     results: Vec<Written>,
 }
 
-/// To the topic that the events name, or the default one.
+/// Write events to the topic that they name, or the default one
+///
+/// One event, an array, NDJSON, or CloudEvents (structured, batch, or binary with `ce-` headers).
+#[utoipa::path(
+    post,
+    path = "/produce",
+    tag = "events",
+    params(ProduceParams, ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key and body gets the first answer", min_length = 1, max_length = 255)),
+    request_body(content((Event = "application/json"), (String = "application/x-ndjson"), (serde_json::Value = "application/cloudevents+json"), (Vec<serde_json::Value> = "application/cloudevents-batch+json"))),
+    responses(
+        (status = 200, description = "Written, on disk on every in-sync replica. A batch is answered with `results`, in its order", body = Written),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn produce(
     State(app): State<AppState>,
     Params(params): Params<ProduceParams>,
@@ -67,7 +84,20 @@ pub(crate) async fn produce(
     answer(app, topic, false, admitted).await
 }
 
-/// To the topic of the path, which the events may repeat.
+/// Write events to a topic
+///
+/// As `POST /produce`; events may repeat the topic, but name no other.
+#[utoipa::path(
+    post,
+    path = "/v1/topics/{topic}/records",
+    tag = "events",
+    params(("topic" = String, Path, description = "Name of the topic"), ("Idempotency-Key" = Option<String>, Header, description = "A retry with the same key and body gets the first answer", min_length = 1, max_length = 255)),
+    request_body(content((Event = "application/json"), (String = "application/x-ndjson"), (serde_json::Value = "application/cloudevents+json"), (Vec<serde_json::Value> = "application/cloudevents-batch+json"))),
+    responses(
+        (status = 200, description = "Written, on disk on every in-sync replica. A batch is answered with `results`, in its order", body = Written),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn produce_to(
     State(app): State<AppState>,
     Segments(topic): Segments<String>,
@@ -163,9 +193,8 @@ fn records(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<(Vec<Record>, bool), Problem> {
-    let wrong = |why: String| {
-        Problem::invalid(why).hint("nothing was written; ops/docs/http.md shows what an event is")
-    };
+    let wrong =
+        |why: String| Problem::invalid(why).hint("nothing was written; GET /docs shows what an event is");
     if let Some(mode) = cloudevents::mode(headers)
         .map_err(|why| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", why))?
     {
@@ -174,7 +203,7 @@ fn records(
     }
     let lines =
         matches!(&*essence(headers), "application/x-ndjson" | "application/ndjson" | "application/jsonl");
-    let one = |event: event::Event<'_>| match &event.topic {
+    let one = |event: Event<'_>| match &event.topic {
         Some(named) if fixed && **named != **topic => {
             Err(format!("the event is for topic {named}, and was sent to {topic}"))
         }

@@ -11,19 +11,20 @@ use std::collections::BTreeMap;
 use strandline_client::{
     Broker, NewTopic, OffsetSpec, PartitionDescription, TopicDescription, TopicPartition,
 };
+use utoipa::{IntoParams, ToSchema};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Topics {
     topics: Vec<TopicEntry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TopicEntry {
     name: String,
     partitions: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Topic {
     name: String,
     id: String,
@@ -32,7 +33,7 @@ pub(crate) struct Topic {
     configs: BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Partition {
     partition: i32,
@@ -61,7 +62,7 @@ impl From<&TopicDescription> for Topic {
 }
 
 /// A topic to create; what is left out is the cluster's default.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Create {
     name: String,
@@ -71,14 +72,14 @@ pub(crate) struct Create {
     configs: BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TopicOffsets {
     topic: String,
     partitions: Vec<PartitionEnds>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PartitionEnds {
     partition: i32,
@@ -89,12 +90,25 @@ struct PartitionEnds {
     offset: Option<i64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OffsetsParams {
+    /// Also the first record at or after this, in milliseconds since 1970.
+    #[param(minimum = 0)]
     timestamp: Option<i64>,
 }
 
+/// List the topics
+#[utoipa::path(
+    get,
+    path = "/v1/topics",
+    tag = "topics",
+    responses(
+        (status = 200, description = "Every topic", body = Topics),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn list(State(app): State<AppState>, _: Reading) -> Result<Json<Topics>, Problem> {
     let topics = app.client.admin().list_topics().await?;
     let entry =
@@ -102,6 +116,17 @@ pub(crate) async fn list(State(app): State<AppState>, _: Reading) -> Result<Json
     Ok(Json(Topics { topics: topics.iter().map(entry).collect() }))
 }
 
+/// Create a topic
+#[utoipa::path(
+    post,
+    path = "/v1/topics",
+    tag = "topics",
+    request_body(content = Create),
+    responses(
+        (status = 201, description = "Created", body = Topic),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn create(
     State(app): State<AppState>,
     admitted: Admitted,
@@ -132,6 +157,17 @@ fn positive(name: &str, number: i32) -> Result<i32, Problem> {
     }
 }
 
+/// Show a topic: its partitions, leaders and configuration
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "Name of the topic")),
+    responses(
+        (status = 200, description = "The topic", body = Topic),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn describe(
     State(app): State<AppState>,
     Segments(name): Segments<String>,
@@ -141,6 +177,17 @@ pub(crate) async fn describe(
     Ok(Json(Topic::from(&app.client.admin().describe_topic(&name).await?)))
 }
 
+/// Delete a topic with its records
+#[utoipa::path(
+    delete,
+    path = "/v1/topics/{topic}",
+    tag = "topics",
+    params(("topic" = String, Path, description = "Name of the topic")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn delete(
     State(app): State<AppState>,
     Segments(name): Segments<String>,
@@ -152,6 +199,17 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Show where a topic's partitions begin and end
+#[utoipa::path(
+    get,
+    path = "/v1/topics/{topic}/offsets",
+    tag = "topics",
+    params(("topic" = String, Path, description = "Name of the topic"), OffsetsParams),
+    responses(
+        (status = 200, description = "First and next offset of each partition", body = TopicOffsets),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn offsets(
     State(app): State<AppState>,
     Segments(name): Segments<String>,
@@ -182,7 +240,7 @@ pub(crate) async fn offsets(
     Ok(Json(TopicOffsets { partitions: partitions.collect(), topic: name }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Cluster {
     cluster_id: String,
@@ -198,7 +256,7 @@ pub(crate) struct Cluster {
     confirmed: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Node {
     id: u64,
     grpc: String,
@@ -212,6 +270,16 @@ struct Node {
     replicas: u32,
 }
 
+/// Show the nodes and the state of the cluster
+#[utoipa::path(
+    get,
+    path = "/v1/cluster",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "The cluster", body = Cluster),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(crate) async fn cluster(State(app): State<AppState>, _: Reading) -> Result<Json<Cluster>, Problem> {
     let status = app.client.admin().cluster_status().await?;
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
