@@ -70,7 +70,27 @@ pub fn draw(seed: Seed, scope: Scope) -> Vec<Planned> {
             seed: one.fork("rest"),
         });
     }
+    more_rot(seed.fork("more rot"), scope, &mut planned);
     planned
+}
+
+/// Rot must wait until all copies are there, which is seldom while much else goes on: some seeds get more of it.
+fn more_rot(seed: Seed, scope: Scope, planned: &mut Vec<Planned>) {
+    let mut rng = seed.rng();
+    if scope.faulty_us == 0 || rng.random_bool(0.6) {
+        return;
+    }
+    for number in 0..rng.random_range(1..=3) {
+        let one = seed.nth(number);
+        planned.push(Planned {
+            at_us: one.rng().random_range(0..scope.faulty_us),
+            lasts_us: 0,
+            kind: FaultKind::BitRot,
+            target: Target::Node,
+            seed: one.fork("rest"),
+        });
+    }
+    planned.sort_by_key(|planned| planned.at_us);
 }
 
 /// A quarter of the seeds use everything, the others a handful.
