@@ -225,10 +225,9 @@ impl Broker {
         }
     }
 
-    /// Stops every partition; waiting requests end as unknown.
+    /// Stops every partition; waiting requests end as unknown. What they were can still be looked at.
     pub fn stop(&self) {
-        let partitions = std::mem::take(&mut *self.partitions.write());
-        for partition in partitions.values() {
+        for partition in self.partitions() {
             partition.stop();
         }
         self.fetchers.stop();

@@ -54,6 +54,8 @@ struct Now {
     life: Life,
     state: NodeState,
     inspect: Arc<Mutex<Option<Inspect>>>,
+    /// Of a process that has ended by itself, for one last look.
+    last: Option<Inspect>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -78,6 +80,7 @@ impl NodeHost {
             life: Life::default(),
             state: NodeState::Up,
             inspect: Arc::default(),
+            last: None,
             stop: None,
         };
         let shared = Shared { id, machine, seed, trace, now: Mutex::new(now) };
@@ -127,7 +130,8 @@ impl NodeHost {
     }
 
     pub(super) fn look(&mut self) -> Option<NodeView> {
-        let inspect = self.inspect()?;
+        // A process that ended within a step may have said in it what it had just done.
+        let inspect = self.inspect().or_else(|| self.shared.now.lock().last.take())?;
         Some(self.observer.look(&inspect, self.lives()))
     }
 
@@ -141,6 +145,7 @@ impl NodeHost {
         let mut now = self.shared.now.lock();
         now.life.end("killed");
         now.state = NodeState::Down;
+        now.last = None;
         *now.inspect.lock() = None;
         now.stop = None;
         self.observer = Observer::default();
@@ -151,6 +156,7 @@ impl NodeHost {
         now.number += 1;
         now.life = Life::default();
         now.inspect = Arc::default();
+        now.last = None;
         now.state = NodeState::Up;
     }
 
@@ -198,7 +204,8 @@ impl Shared {
         self.machine.disk.crash();
         let mut now = self.now.lock();
         now.state = NodeState::Ended(error);
-        *now.inspect.lock() = None;
+        let last = now.inspect.lock().take();
+        now.last = last;
         Ok(())
     }
 }
