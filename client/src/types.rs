@@ -134,6 +134,9 @@ pub struct Delivery {
     pub timestamp_ms: i64,
     /// An earlier attempt had already been appended; the log holds the record once.
     pub duplicate: bool,
+    /// The topic's `dedup.key` found an earlier record with the same key: this one was not appended, and `offset` is the
+    /// earlier one's.
+    pub repeated: bool,
 }
 
 /// A record as read from its partition. Key, value and headers share the fetched buffer.

@@ -46,6 +46,10 @@ pub enum ServeError {
     Deposed,
     #[error("the disk is full: this node is read-only until space is free")]
     StorageFull,
+    #[error(
+        "the idempotency keys of this partition are still being read after a start; nothing was appended"
+    )]
+    KeysNotRead,
     #[error("this replica is damaged from offset {0} on and waits for repair")]
     Damaged(Offset),
     #[error("the log could not be read or written: {0}")]

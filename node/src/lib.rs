@@ -18,6 +18,7 @@ mod broker;
 pub mod config;
 mod context;
 mod controller;
+mod dedup;
 pub mod env;
 mod error;
 mod front;

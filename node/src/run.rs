@@ -10,6 +10,7 @@ use crate::broker::{Broker, Orphans};
 use crate::config::NodeConfig;
 use crate::context::Context;
 use crate::controller::Controller;
+use crate::dedup;
 use crate::env::Env;
 use crate::error::ServeError;
 use crate::front::grpc::{GrpcFront, keep_body};
@@ -199,6 +200,7 @@ async fn run_node(
             );
             vital(&tasks, &context, "ticker", tick(context.clone(), broker.clone(), groups.clone()));
             vital(&tasks, &context, "maintenance", maintain(context.clone(), broker.clone()));
+            vital(&tasks, &context, "idempotency keys", dedup::read_keys(context.clone(), broker.clone()));
             let (keeper, kept) = (session.clone(), context.clone());
             vital(&tasks, &context, "session", async move { keeper.run(kept).await });
             tokio::select! {
@@ -263,6 +265,7 @@ fn store_config(config: &NodeConfig, env: &dyn Env) -> StoreConfig {
         tail_cache_bytes: config.tail_cache_bytes as usize,
         reserved_bytes: config.disk_reserved_bytes,
         dedupe_buffer_bytes: config.log_cleaner_dedupe_buffer_size as usize,
+        dedup_keys_max: config.dedup_max_keys,
         ..StoreConfig::new(config.node_id, new_directory_id)
     }
 }

@@ -1,5 +1,6 @@
 //! What a store and a log can be told. Names follow Kafka's keys where Kafka has one.
 
+use crate::dedup::DedupConfig;
 use std::time::Duration;
 use strandline_record::{BrokerId, TimestampType};
 use uuid::Uuid;
@@ -58,6 +59,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// With `cleanup.policy=compact`, which only takes records that have a key.
     pub compaction: Option<CompactionConfig>,
+    /// With `dedup.key`: of the records of one key only the first in a window of time is appended.
+    pub dedup: Option<DedupConfig>,
     /// Largest batch, header included, that a producer may write (`max.message.bytes`).
     pub max_message_bytes: usize,
     pub flush: FlushMode,
@@ -74,6 +77,7 @@ impl Default for LogConfig {
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
             compaction: None,
+            dedup: None,
             max_message_bytes: 1_048_588,
             flush: FlushMode::Ack,
             message_timestamp_type: TimestampType::CreateTime,
@@ -115,6 +119,8 @@ pub struct StoreConfig {
     /// Memory for the keys of the log that is being compacted; with more keys it takes several passes
     /// (`log.cleaner.dedupe.buffer.size`).
     pub dedupe_buffer_bytes: usize,
+    /// Idempotency keys that are remembered, of all logs together (`dedup.max.keys`); each takes about 35 bytes.
+    pub dedup_keys_max: usize,
 }
 
 impl StoreConfig {
@@ -131,6 +137,7 @@ impl StoreConfig {
             sync_files_max: 16,
             producer_id_expiration_ms: 86_400_000,
             dedupe_buffer_bytes: 16 << 20,
+            dedup_keys_max: 8_000_000,
         }
     }
 }

@@ -62,6 +62,9 @@ pub enum AppendError {
     /// The batch is in the log already, at these offsets (inclusive).
     #[error("duplicate of the batch at offsets {base_offset} to {last_offset}")]
     Duplicate { base_offset: Offset, last_offset: Offset },
+    /// Retry soon: the index of idempotency keys is being read up.
+    #[error("the idempotency keys of this partition are still being read")]
+    KeysNotRead,
     #[error("producer epoch {found} is fenced, {current} is current")]
     ProducerFenced { current: ProducerEpoch, found: ProducerEpoch },
     /// Retry later: the disk is full.

@@ -22,6 +22,7 @@ mod cache;
 mod checkpoint;
 mod compaction;
 mod config;
+mod dedup;
 pub mod disk;
 mod epochs;
 mod error;
@@ -40,6 +41,7 @@ pub mod worker;
 
 pub use compaction::CompactionStats;
 pub use config::{CompactionConfig, FlushMode, LogConfig, StoreConfig};
+pub use dedup::{DedupConfig, DedupKey, DedupStats, Repeat};
 pub use error::{AppendError, BindError, LogError, OpenError, ReadError};
 pub use log::{Appended, FlushListener, FlushedTo, PartitionLog, ReadBatches};
 pub use producers::KnownProducer;

@@ -154,6 +154,7 @@ pub(crate) struct Shared {
     pub cache: Arc<CacheBudget>,
     pub space: Space,
     pub compaction: Compaction,
+    pub dedup: Arc<crate::dedup::Budget>,
     /// Held while a checkpoint is taken.
     pub checkpointing: Mutex<Progress>,
     logs: Mutex<Logs>,
@@ -199,6 +200,7 @@ impl Shared {
             stopped: AtomicBool::new(false),
             lock: Mutex::new(None),
             disk,
+            dedup: crate::dedup::Budget::new(config.dedup_keys_max),
             config,
         })
     }

@@ -17,12 +17,14 @@ impl fmt::Debug for BatchDelivery {
 }
 
 /// Where a batch landed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Landed {
     pub(crate) base_offset: Option<i64>,
     /// `None`: the records keep the timestamps that the producer gave them.
     pub(crate) log_append_time_ms: Option<i64>,
     pub(crate) duplicate: bool,
+    /// Records of which the log had one with the same idempotency key, and where; by their place in the batch.
+    pub(crate) repeats: Box<[(u32, i64)]>,
 }
 
 enum State {
@@ -86,12 +88,15 @@ impl DeliveryHandle {
 
     fn delivery(&self, result: &Result<Landed>) -> Result<Delivery> {
         let landed = result.as_ref().map_err(Error::clone)?;
+        let repeated = landed.repeats.binary_search_by_key(&self.index, |(index, _)| *index).ok();
+        let own = landed.base_offset.map(|base| base + i64::from(self.index));
         Ok(Delivery {
             topic: self.batch.topic.clone(),
             partition: self.batch.partition,
-            offset: landed.base_offset.map(|base| base + i64::from(self.index)),
+            offset: repeated.map_or(own, |at| Some(landed.repeats[at].1)),
             timestamp_ms: landed.log_append_time_ms.unwrap_or(self.timestamp_ms),
             duplicate: landed.duplicate,
+            repeated: repeated.is_some(),
         })
     }
 }
@@ -138,13 +143,16 @@ mod tests {
         let waiting: Vec<_> =
             (0..5).map(|i| tokio::spawn(DeliveryHandle::new(batch.clone(), i, 100 + i64::from(i)))).collect();
         tokio::task::yield_now().await;
-        let landed = Landed { base_offset: Some(40), log_append_time_ms: None, duplicate: false };
+        let repeats = Box::from([(2, 7)]);
+        let landed = Landed { base_offset: Some(40), log_append_time_ms: None, duplicate: false, repeats };
         let late = DeliveryHandle::new(batch.clone(), 4, 104);
         assert!(late.try_result().is_none());
         batch.settle(Ok(landed));
         for (i, handle) in waiting.into_iter().enumerate() {
             let delivery = handle.await.unwrap().unwrap();
-            assert_eq!((delivery.offset, delivery.timestamp_ms), (Some(40 + i as i64), 100 + i as i64));
+            let (offset, repeated) = if i == 2 { (7, true) } else { (40 + i as i64, false) };
+            assert_eq!((delivery.offset, delivery.repeated), (Some(offset), repeated));
+            assert_eq!(delivery.timestamp_ms, 100 + i as i64);
         }
         assert_eq!(late.now_or_never().unwrap().unwrap().offset, Some(44));
     }

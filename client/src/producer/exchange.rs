@@ -99,6 +99,15 @@ pub(super) enum Answer<'a> {
     None(&'a Error),
 }
 
+/// In order, and without what no batch has.
+fn repeats(told: &[v1::RepeatedRecord]) -> Box<[(u32, i64)]> {
+    let place = |repeat: &v1::RepeatedRecord| Some((u32::try_from(repeat.index).ok()?, repeat.first_offset));
+    let mut repeats: Vec<_> = told.iter().filter_map(place).collect();
+    repeats.sort_unstable();
+    repeats.dedup_by_key(|(index, _)| *index);
+    repeats.into()
+}
+
 /// What an answer means for the attempt.
 pub(super) fn judge(answer: &Answer<'_>) -> (Outcome, Option<Landed>, Option<Error>) {
     let result = match answer {
@@ -110,6 +119,7 @@ pub(super) fn judge(answer: &Answer<'_>) -> (Outcome, Option<Landed>, Option<Err
             base_offset: (result.base_offset >= 0).then_some(result.base_offset),
             log_append_time_ms: (result.log_append_time_ms >= 0).then_some(result.log_append_time_ms),
             duplicate: result.duplicate,
+            repeats: repeats(&result.repeats),
         };
         return (Outcome::Appended, Some(landed), None);
     };
@@ -117,7 +127,12 @@ pub(super) fn judge(answer: &Answer<'_>) -> (Outcome, Option<Landed>, Option<Err
     let outcome = match code {
         // Appended before, longer ago than the broker remembers offsets.
         ErrorCode::DuplicateSequence => {
-            let landed = Landed { base_offset: None, log_append_time_ms: None, duplicate: true };
+            let landed = Landed {
+                base_offset: None,
+                log_append_time_ms: None,
+                duplicate: true,
+                repeats: Box::default(),
+            };
             return (Outcome::Appended, Some(landed), None);
         }
         ErrorCode::OutOfOrderSequence => Outcome::OutOfOrder,
@@ -160,7 +175,15 @@ mod tests {
         let result = v1::ProducePartitionResult { error, ..Default::default() };
         let (outcome, landed, error) = judge(&Answer::Result(&result));
         assert_eq!(outcome, Outcome::Appended);
-        assert_eq!(landed, Some(Landed { base_offset: None, log_append_time_ms: None, duplicate: true }));
+        assert_eq!(
+            landed,
+            Some(Landed {
+                base_offset: None,
+                log_append_time_ms: None,
+                duplicate: true,
+                repeats: Box::default()
+            })
+        );
         assert!(error.is_none());
     }
 }

@@ -495,12 +495,17 @@ impl Sender {
             }
             self.next_request += 1;
             if self.options.acks == Acks::None {
-                let landed = Landed { base_offset: None, log_append_time_ms: None, duplicate: false };
+                let landed = Landed {
+                    base_offset: None,
+                    log_append_time_ms: None,
+                    duplicate: false,
+                    repeats: Box::default(),
+                };
                 for part in &parts {
                     if let Some((batch, _)) =
                         self.lanes[part.slot].window.settle(part.ticket, Outcome::Appended)
                     {
-                        self.ended.push((batch, Ok(landed)));
+                        self.ended.push((batch, Ok(landed.clone())));
                     }
                 }
             }

@@ -264,6 +264,9 @@ node_config! {
         /// Memory for the keys of the partition that is being compacted, 24 bytes for each and some room; a partition
         /// with more keys takes several passes.
         log_cleaner_dedupe_buffer_size: u64 = 16 * MIB, "log.cleaner.dedupe.buffer.size", "16MiB" [KIB, 4096 * MIB];
+        /// Idempotency keys (`dedup.key`) that are remembered, of all partitions together; each takes 30 to 60 bytes. With
+        /// more, the oldest are forgotten within their window.
+        dedup_max_keys: usize = 4_000_000, "dedup.max.keys", "4000000" [1, 1_000_000_000];
         /// Size of one journal file. The journal makes acknowledged records of all partitions durable together.
         journal_file_bytes: u64 = 64 * MIB, "journal.file.bytes", "64MiB" [MIB, 4096 * MIB];
         /// Journal files that may be in use before writers wait for the segments to be synced.

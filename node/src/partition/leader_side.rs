@@ -89,6 +89,11 @@ impl Partition {
         let epoch = leading.core.epoch();
         let log_start = leading.core.log_start();
         match self.log.append_as_leader(batch, epoch, self.context.env.wall_clock_ms()) {
+            // All of it is in the log already: the answer waits until that is durable.
+            Ok(appended) if !appended.written => {
+                let end = appended.last_offset.plus(1);
+                Ok((Produced { duplicate: true, ..produced(appended, log_start) }, end))
+            }
             Ok(appended) => {
                 let effects = leading.core.appended(appended.last_offset.plus(1), self.context.now_ms());
                 for feed in leading.feeds.values() {
@@ -97,11 +102,18 @@ impl Partition {
                     }
                 }
                 self.follow_up(state, effects, after);
-                Ok((produced(&appended, log_start), appended.last_offset.plus(1)))
+                let end = appended.last_offset.plus(1);
+                Ok((produced(appended, log_start), end))
             }
             // The first copy counts: the answer waits until it is durable, as that of the first would have.
             Err(AppendError::Duplicate { base_offset, last_offset }) => {
-                let produced = Produced { base_offset, log_append_time_ms: None, log_start, duplicate: true };
+                let produced = Produced {
+                    base_offset,
+                    log_append_time_ms: None,
+                    log_start,
+                    duplicate: true,
+                    repeats: Vec::new(),
+                };
                 Ok((produced, last_offset.plus(1)))
             }
             Err(error) => Err(self.append_error(error)),
@@ -119,6 +131,7 @@ impl Partition {
             AppendError::Duplicate { .. } => unreachable!("answered by its caller"),
             error @ AppendError::ProducerFenced { .. } => ServeError::ProducerFenced(error.to_string()),
             AppendError::StorageFull => ServeError::StorageFull,
+            AppendError::KeysNotRead => ServeError::KeysNotRead,
             AppendError::Damaged { from } => ServeError::Damaged(from),
             error => ServeError::Storage(error.to_string()),
         }
@@ -553,12 +566,13 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 
-fn produced(appended: &Appended, log_start: Offset) -> Produced {
+fn produced(appended: Appended, log_start: Offset) -> Produced {
     Produced {
         base_offset: appended.base_offset,
         log_append_time_ms: appended.log_append_time,
         log_start,
         duplicate: false,
+        repeats: appended.repeats,
     }
 }
 

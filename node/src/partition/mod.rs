@@ -31,6 +31,7 @@ use leading::Leading;
 use parking_lot::Mutex;
 use replica_side::Following;
 use settings::log_config;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use strandline_core::partition::{
@@ -56,6 +57,8 @@ pub struct Partition {
     fetchers: Arc<Fetchers>,
     log: Arc<PartitionLog>,
     state: Mutex<State>,
+    /// The topic has a `dedup.key`.
+    deduplicates: AtomicBool,
     this: Weak<Partition>,
 }
 
@@ -122,6 +125,7 @@ impl Partition {
             .open_log(tp, &log_config(&settings))
             .map_err(|error| ServeError::NotOpened(error.to_string()))?;
         let damage = log.damaged().map(|_| Damage { found_in: None });
+        let deduplicates = AtomicBool::new(settings.dedup.is_some());
         let partition = Arc::new_cyclic(|this: &Weak<Partition>| Partition {
             tp,
             topic: topic.name.clone(),
@@ -142,6 +146,7 @@ impl Partition {
                 stopped: false,
             }),
             log,
+            deduplicates,
             this: this.clone(),
         });
         let weak = Arc::downgrade(&partition);
@@ -284,8 +289,9 @@ impl Partition {
     fn see_settings(&self, state: &mut State, topic: &Topic, agreed: &strandline_metadata::Partition) {
         let settings = TopicSettings::from_configs(&topic.configs, agreed.target_replication());
         if settings != state.settings {
-            state.settings = settings;
             self.log.set_config(log_config(&settings));
+            self.deduplicates.store(settings.dedup.is_some(), Ordering::Relaxed);
+            state.settings = settings;
         }
     }
 
@@ -477,13 +483,32 @@ impl Partition {
                 RoleState::Idle(_) => Effects::default(),
             };
             self.follow_up(&mut state, effects, &mut after);
-            if state.damage.is_some() {
-                if let Some(agreed) = self.context.image().partition(self.tp) {
-                    self.report_damage(&mut state, agreed, now_ms, &mut after);
-                }
+            if state.damage.is_some()
+                && let Some(agreed) = self.context.image().partition(self.tp)
+            {
+                self.report_damage(&mut state, agreed, now_ms, &mut after);
             }
         }
         self.carry_out(after);
+    }
+
+    /// Whether idempotency keys of the log are still to be read.
+    pub fn has_keys_to_read(&self) -> bool {
+        self.deduplicates.load(Ordering::Relaxed)
+            && self.log.damaged().is_none()
+            && self.log.dedup_is_behind()
+    }
+
+    /// Reads on. Whether there may be more.
+    pub fn read_keys(&self, max_bytes: usize) -> bool {
+        match self.log.catch_up_dedup(max_bytes, self.context.env.wall_clock_ms()) {
+            Ok(done) => !done,
+            Err(error) => {
+                tracing::warn!(partition = %self.tp, %error, "idempotency keys cannot be read");
+                self.look_for_damage();
+                false
+            }
+        }
     }
 
     /// Ends every role; waiting requests end as unknown.

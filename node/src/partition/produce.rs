@@ -5,6 +5,7 @@ use crate::error::ServeError;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use strandline_record::Offset;
+use strandline_storage::Repeat;
 
 /// How much must be durable before a batch is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Acks {
 }
 
 /// An acknowledged batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Produced {
     pub base_offset: Offset,
     /// Set where the topic stamps records when they are appended.
@@ -26,6 +27,8 @@ pub struct Produced {
     pub log_start: Offset,
     /// It had been appended before; `base_offset` is the first copy's.
     pub duplicate: bool,
+    /// Records that were not appended, since the log has one with their idempotency key (`dedup.key`).
+    pub repeats: Vec<Repeat>,
 }
 
 pub type ProduceResult = Result<Produced, ServeError>;
@@ -108,6 +111,7 @@ mod tests {
             log_append_time_ms: None,
             log_start: Offset(0),
             duplicate: false,
+            repeats: Vec::new(),
         };
         let (first, second) = (call.completion(0), call.completion(1));
         second.complete(Ok(produced(7)));

@@ -1,10 +1,10 @@
 //! From a topic's agreed settings to those of a partition's log.
 
 use std::time::Duration;
-use strandline_metadata::configs::{FlushMode, TimestampType, TopicSettings};
+use strandline_metadata::configs::{DedupKey, FlushMode, TimestampType, TopicSettings};
 use strandline_record as record;
 use strandline_storage as storage;
-use strandline_storage::{CompactionConfig, LogConfig};
+use strandline_storage::{CompactionConfig, DedupConfig, LogConfig};
 
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
@@ -23,6 +23,13 @@ pub fn log_config(settings: &TopicSettings) -> LogConfig {
             max_lag_ms: signed(compaction.max_lag_ms),
             delete_retention_ms: signed(compaction.delete_retention_ms),
             min_dirty_ppm: compaction.min_dirty_ppm,
+        }),
+        dedup: settings.dedup.as_ref().map(|dedup| DedupConfig {
+            key: match &dedup.key {
+                DedupKey::Key => storage::DedupKey::Key,
+                DedupKey::Header(name) => storage::DedupKey::Header(name.clone()),
+            },
+            window_ms: signed(dedup.window_ms),
         }),
         max_message_bytes: settings.max_message_bytes as usize,
         flush: match settings.flush {

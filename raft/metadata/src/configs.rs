@@ -4,9 +4,12 @@
 use crate::command::Rejection;
 use crate::image::TopicConfigs;
 use std::fmt;
+use std::sync::Arc;
 
 pub const CLEANUP_POLICY: &str = "cleanup.policy";
 pub const COMPRESSION_TYPE: &str = "compression.type";
+pub const DEDUP_KEY: &str = "dedup.key";
+pub const DEDUP_WINDOW_MS: &str = "dedup.window.ms";
 pub const DELETE_RETENTION_MS: &str = "delete.retention.ms";
 pub const FLUSH: &str = "flush";
 pub const FLUSH_MS: &str = "flush.ms";
@@ -42,6 +45,8 @@ pub enum ConfigKind {
     Boolean,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// `none`, `key`, or `header:` with a name.
+    DedupKey,
 }
 
 impl fmt::Display for ConfigKind {
@@ -51,6 +56,7 @@ impl fmt::Display for ConfigKind {
             ConfigKind::Ratio => f.write_str("ratio"),
             ConfigKind::Boolean => f.write_str("boolean"),
             ConfigKind::Choice(words) => f.write_str(&words.join("|")),
+            ConfigKind::DedupKey => f.write_str("none|key|header:NAME"),
         }
     }
 }
@@ -69,6 +75,22 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
         kind: ConfigKind::Choice(&["producer"]),
         default: "producer",
         documentation: "Batches are kept as the producer compressed them.",
+    },
+    ConfigKey {
+        name: DEDUP_KEY,
+        kind: ConfigKind::DedupKey,
+        default: "none",
+        documentation: "What makes two records the same. key: their key. header:NAME: the value of the first header of that \
+            name. Within dedup.window.ms a second one in the same partition is not appended, and its sender is told where \
+            the first one is. Records without it are appended always. Not together with compaction.",
+    },
+    ConfigKey {
+        name: DEDUP_WINDOW_MS,
+        kind: ConfigKind::Number { min: 1, max: i64::MAX },
+        default: "86400000",
+        documentation: "For how long after its record an idempotency key (dedup.key) is remembered, in milliseconds: shorter \
+            if the record is removed before, or if there are more than the broker's dedup.max.keys; a little longer after a \
+            restart.",
     },
     ConfigKey {
         name: DELETE_RETENTION_MS,
@@ -193,7 +215,22 @@ pub fn validate(configs: &TopicConfigs) -> Result<(), Rejection> {
         let reason = format!("{min} is more than {MAX_COMPACTION_LAG_MS} ({max})");
         return Err(invalid(MIN_COMPACTION_LAG_MS, reason));
     }
+    if dedup_key(values.get(DEDUP_KEY)).is_some() && values.get(CLEANUP_POLICY).contains("compact") {
+        let reason =
+            format!("not together with {CLEANUP_POLICY}=compact, which removes the records it goes by");
+        return Err(invalid(DEDUP_KEY, reason));
+    }
     Ok(())
+}
+
+/// Longest name of a header that may be the idempotency key, in bytes.
+const HEADER_NAME_MAX: usize = 255;
+
+fn dedup_key(value: &str) -> Option<DedupKey> {
+    match value.strip_prefix("header:") {
+        Some(name) => Some(DedupKey::Header(name.into())),
+        None => (value == "key").then_some(DedupKey::Key),
+    }
 }
 
 /// A fraction from 0 to 1 in millionths.
@@ -219,6 +256,13 @@ impl ConfigKey {
             ConfigKind::Boolean => refused(&"true or false"),
             ConfigKind::Choice(words) if words.contains(&value) => Ok(()),
             ConfigKind::Choice(words) => refused(&format_args!("one of: {}", words.join(", "))),
+            ConfigKind::DedupKey => match dedup_key(value) {
+                Some(DedupKey::Header(name)) if name.is_empty() || name.len() > HEADER_NAME_MAX => {
+                    refused(&format_args!("header: with a name of 1 to {HEADER_NAME_MAX} bytes"))
+                }
+                None if value != "none" => refused(&"one of: none, key, header:NAME"),
+                _ => Ok(()),
+            },
         }
     }
 }
@@ -250,11 +294,28 @@ pub struct CompactionSettings {
     pub min_dirty_ppm: u32,
 }
 
+/// What makes two records the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DedupKey {
+    Key,
+    /// The first header of this name.
+    Header(Arc<str>),
+}
+
+/// Idempotency keys of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DedupSettings {
+    pub key: DedupKey,
+    pub window_ms: u64,
+}
+
 /// The effective configuration of a topic's partition, typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
     /// With `cleanup.policy=compact`, alone or with `delete`.
     pub compaction: Option<CompactionSettings>,
+    /// With `dedup.key`.
+    pub dedup: Option<DedupSettings>,
     pub flush: FlushMode,
     pub flush_ms: u64,
     pub index_interval_bytes: u32,
@@ -290,6 +351,8 @@ impl TopicSettings {
                 min_dirty_ppm: millionths(values.get(MIN_CLEANABLE_DIRTY_RATIO))
                     .expect("agreed values are valid"),
             }),
+            dedup: dedup_key(values.get(DEDUP_KEY))
+                .map(|key| DedupSettings { key, window_ms: values.number(DEDUP_WINDOW_MS) as u64 }),
             flush: match values.get(FLUSH) {
                 "ack" => FlushMode::Ack,
                 "interval" => FlushMode::Interval,

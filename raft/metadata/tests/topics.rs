@@ -5,7 +5,9 @@ mod common;
 use common::{TOPIC, World, create_topic, id};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use strandline_metadata::configs::{self, CompactionSettings, FlushMode, TimestampType};
+use strandline_metadata::configs::{
+    self, CompactionSettings, DedupKey, DedupSettings, FlushMode, TimestampType,
+};
 use strandline_metadata::{Command, CommittedOffset, Rejection, Response, TopicSettings, command::tp};
 use strandline_record::{LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use uuid::Uuid;
@@ -135,6 +137,12 @@ fn configuration_values_are_checked() {
             &["delete", "compact", "compact,delete", "delete,compact"][..],
             &["", "Compact", "compact,", "none"][..],
         ),
+        (
+            "dedup.key",
+            &["none", "key", "header:id", "header:a:b"],
+            &["", "header", "header:", "value", "Key"],
+        ),
+        ("dedup.window.ms", &["1", "86400000"], &["0", "-1", "1h"]),
         ("delete.retention.ms", &["0", "86400000"], &["-1"]),
         ("max.compaction.lag.ms", &["1", "9223372036854775807"], &["0"]),
         ("min.cleanable.dirty.ratio", &["0", "0.01", "0.5", "1.0"], &["-0.1", "1.1", "NaN", "half"]),
@@ -167,6 +175,8 @@ fn configuration_values_are_checked() {
     let mut world = World::with_partition(&[]);
     let lags = world.configure(&[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")], &[]);
     assert!(matches!(lags, Response::Rejected(Rejection::InvalidConfig { .. })), "{lags:?}");
+    let compacted = world.configure(&[("cleanup.policy", "compact,delete"), ("dedup.key", "key")], &[]);
+    assert!(matches!(compacted, Response::Rejected(Rejection::InvalidConfig { .. })), "{compacted:?}");
     let both = world.configure(&[("retention.ms", "1")], &["retention.ms"]);
     assert!(matches!(both, Response::Rejected(Rejection::InvalidConfig { .. })));
 }
@@ -187,6 +197,7 @@ fn settings_are_the_defaults_with_what_is_set() {
         defaults,
         TopicSettings {
             compaction: None,
+            dedup: None,
             flush: FlushMode::Ack,
             flush_ms: 1000,
             index_interval_bytes: 4096,
@@ -206,12 +217,15 @@ fn settings_are_the_defaults_with_what_is_set() {
         ("retention.bytes", "5000"),
         ("message.timestamp.type", "LogAppendTime"),
         ("unclean.leader.election.enable", "true"),
+        ("dedup.key", "header:id"),
+        ("dedup.window.ms", "60000"),
     ]
     .map(|(k, v)| (k.into(), v.into()))
     .into();
     assert_eq!(
         TopicSettings::from_configs(&set, 3),
         TopicSettings {
+            dedup: Some(DedupSettings { key: DedupKey::Header("id".into()), window_ms: 60_000 }),
             flush: FlushMode::Os,
             retention_ms: None,
             retention_bytes: Some(5000),

@@ -3,6 +3,7 @@
 use super::{Inner, PartitionLog, Trouble};
 use crate::cache;
 use crate::compaction::refuse_keyless;
+use crate::dedup::Repeat;
 use crate::error::AppendError;
 use crate::journal::Op;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use strandline_record::{
 const FOLLOWER_BATCH_MAX: usize = i32::MAX as usize;
 
 /// What an append did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: Offset,
@@ -24,6 +25,10 @@ pub struct Appended {
     pub last_offset: Offset,
     /// Set with `message.timestamp.type=LogAppendTime`, ms since the Unix epoch.
     pub log_append_time: Option<i64>,
+    /// `false`: everything was in the log before, up to `last_offset`.
+    pub written: bool,
+    /// With `dedup.key`: records that are in the log already, in the order of the batch. Their own offsets stay empty.
+    pub repeats: Vec<Repeat>,
 }
 
 fn rejected(error: BatchError) -> AppendError {
@@ -70,16 +75,23 @@ impl PartitionLog {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let (max_message_bytes, timestamp_type, compacted) = {
+        let (max_message_bytes, timestamp_type, compacted, deduplicated) = {
             let inner = self.lock();
             inner.usable()?;
             let config = &inner.config;
-            (config.max_message_bytes, config.message_timestamp_type, config.compaction.is_some())
+            let compacted = config.compaction.is_some();
+            (config.max_message_bytes, config.message_timestamp_type, compacted, config.dedup.is_some())
         };
         self.shared.admit(batches.len())?;
         let mut headers = validate(batches, BatchLimits::producer(max_message_bytes))?;
         if compacted {
             refuse_keyless(batches).map_err(AppendError::Invalid)?;
+        }
+        if deduplicated {
+            if headers.len() > 1 {
+                return Err(AppendError::Invalid("one batch at a time, with dedup.key".to_owned()));
+            }
+            self.read_keys_before_append(now_ms)?;
         }
         let mut bytes = batches.to_vec();
         let log_append_time = (timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
@@ -106,15 +118,24 @@ impl PartitionLog {
             *header = BatchHeader::parse(batch).map_err(rejected)?;
             next = header.next_offset();
         }
+        let bytes = Bytes::from(bytes);
+        if inner.config.dedup.is_some() {
+            let appended = self.append_new_records(&mut inner, headers[0], bytes, now_ms)?;
+            drop(inner);
+            if appended.written {
+                self.after_append();
+            }
+            return Ok(Appended { log_append_time, ..appended });
+        }
         if headers.iter().any(|header| header.producer().is_some()) {
             let checked = inner.load(&self.shared, self.tp).map(|loaded| loaded.producers.check(&headers));
             checked.map_err(|trouble| self.append_trouble(&mut inner, trouble))??;
         }
-        let bytes = Bytes::from(bytes);
         self.write_batches(&mut inner, &bytes, &headers, now_ms, true)?;
         drop(inner);
         self.after_append();
-        Ok(Appended { base_offset, last_offset: next.plus(-1), log_append_time })
+        let last_offset = next.plus(-1);
+        Ok(Appended { base_offset, last_offset, log_append_time, written: true, repeats: Vec::new() })
     }
 
     /// Appends a leader's batches as they are: contiguous to the log end, intact, epochs not decreasing. A log
@@ -141,10 +162,12 @@ impl PartitionLog {
             base_offset: headers[0].base_offset(),
             last_offset: headers[headers.len() - 1].last_offset(),
             log_append_time: None,
+            written: true,
+            repeats: Vec::new(),
         })
     }
 
-    fn write_batches(
+    pub(crate) fn write_batches(
         self: &Arc<Self>,
         inner: &mut Inner,
         bytes: &Bytes,
@@ -154,6 +177,9 @@ impl PartitionLog {
     ) -> Result<(), AppendError> {
         let written = inner.write(&self.shared, self.tp, bytes, headers, now_ms);
         written.map_err(|trouble| self.append_trouble(inner, trouble))?;
+        if let Some(dedup) = &mut inner.dedup {
+            dedup.appended(self.shared.directory_id, bytes, headers, now_ms);
+        }
         if keep {
             let mut at = 0;
             for header in headers {
@@ -176,7 +202,7 @@ impl PartitionLog {
     }
 
     /// Notes what went wrong and says it to the appender.
-    fn append_trouble(self: &Arc<Self>, inner: &mut Inner, trouble: Trouble) -> AppendError {
+    pub(crate) fn append_trouble(self: &Arc<Self>, inner: &mut Inner, trouble: Trouble) -> AppendError {
         match trouble {
             Trouble::Full => {
                 self.shared.space.found_full();

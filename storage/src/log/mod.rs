@@ -16,6 +16,7 @@ mod truncate;
 
 use crate::cache::TailCache;
 use crate::config::{FlushMode, LogConfig};
+use crate::dedup::Dedup;
 use crate::epochs::EpochCache;
 use crate::error::{AppendError, LogError, ReadError};
 use crate::index::SparseIndex;
@@ -139,6 +140,8 @@ pub(crate) struct Inner {
     /// Compaction removes no tombstone at or above.
     pub tombstone_bound: Offset,
     pub loaded: Option<Loaded>,
+    /// With `dedup.key`, from the first time on that somebody asked.
+    pub dedup: Option<Dedup>,
     pub cache: TailCache,
     /// Numbers of the files with bytes that no sync has covered.
     pub dirty: BTreeSet<u32>,
@@ -191,6 +194,7 @@ impl PartitionLog {
             retention_bound: Offset::ZERO,
             tombstone_bound: Offset::ZERO,
             loaded: None,
+            dedup: None,
             cache: TailCache::default(),
             dirty: BTreeSet::new(),
             new_names: false,
@@ -283,6 +287,10 @@ impl PartitionLog {
     pub fn set_config(&self, config: LogConfig) {
         let checkpoint = {
             let mut inner = self.lock();
+            if inner.config.dedup != config.dedup {
+                // Of other keys or another time: it is read again.
+                inner.dedup = None;
+            }
             inner.config = config;
             let ack = inner.config.flush == FlushMode::Ack;
             if ack && !inner.journaled {

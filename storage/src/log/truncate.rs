@@ -210,6 +210,9 @@ impl Inner {
     fn ended_at(&mut self, shared: &Shared, end: Offset) {
         self.epochs.truncate(end);
         self.loaded = None;
+        if let Some(dedup) = &mut self.dedup {
+            dedup.cut(end);
+        }
         self.cache.truncate(&shared.cache, end);
         self.truncations += 1;
         self.held = None;
@@ -230,6 +233,7 @@ impl Inner {
         self.cache.clear(&shared.cache);
         self.ended_at(shared, start);
         self.epochs.clear();
+        self.dedup = None;
         // That the log begins here is not on disk yet: a loss of power may bring the old one back. Until the entry of
         // this is durable no more counts than what was flushed below (`ended_at`).
         if !self.journaled {

@@ -44,11 +44,15 @@ pub(crate) struct Written {
     partition: i32,
     /// Absent only where a retry found the record written before, too long ago to say where.
     offset: Option<i64>,
+    /// The topic has a `dedup.key`, and a record with the same key: nothing was written, and `offset` is that record's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
 }
 
 impl From<Delivery> for Written {
     fn from(delivery: Delivery) -> Written {
-        Written { topic: delivery.topic, partition: delivery.partition, offset: delivery.offset }
+        let Delivery { topic, partition, offset, repeated: duplicate, .. } = delivery;
+        Written { topic, partition, offset, duplicate }
     }
 }
 

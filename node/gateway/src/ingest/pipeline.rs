@@ -13,7 +13,7 @@ use super::config::{IngestConfig, StoreLocation};
 use super::normalise::Rules;
 use super::processor::{Backoff, DeadLetters, Extra, Health, Patience, Processor, Work};
 use super::progress::Progress;
-use super::record::{self, DEAD_LETTERS, DeadLetter, EVENTS, REJECTED};
+use super::record::{self, DEAD_LETTERS, DEDUP, DeadLetter, EVENTS, REJECTED};
 use super::store::{Batch, PostgresStore, Source, SqliteStore, Store, StoreError};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -230,7 +230,10 @@ impl Ingest {
 
     async fn create_topics(&self) -> Result<(), Error> {
         for name in [EVENTS, REJECTED, DEAD_LETTERS] {
-            let topic = NewTopic::new(name).partitions(self.config.partitions).config("retention.ms", "-1");
+            let topic = NewTopic::new(name)
+                .partitions(self.config.partitions)
+                .config("retention.ms", "-1")
+                .config("dedup.key", format!("header:{DEDUP}"));
             match self.client.admin().create_topic(topic).await {
                 Ok(_) => {}
                 Err(error) if error.code() == Some(ErrorCode::TopicExists) || error.may_have_happened() => {}

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  ingest.events    key: event id (64 hex digits)            value: {"amount","client","metric","timestamp","original"}
-//!                   headers: ingest-redrive (how often), ingest-simulate-failure
+//!                   headers: ingest-id (not of one that is redriven), ingest-redrive (how often), ingest-simulate-failure
 //!  ingest.rejected  key: SHA-256 of the value                value: the event as it was sent
-//!                   headers: ingest-reason, ingest-client
+//!                   headers: ingest-id, ingest-reason, ingest-client
 //!  ingest.dlq       key: event id, or ID#n of the n-th redrive    value: that of the failed record
-//!                   headers: ingest-error, ingest-attempts, ingest-origin (TOPIC-PARTITION@OFFSET)
+//!                   headers: ingest-id (the key), ingest-error, ingest-attempts, ingest-origin (TOPIC-PARTITION@OFFSET)
 //!                   without a value: this letter has been redriven
 //! ```
 //!
@@ -26,6 +26,8 @@ pub const REJECTED: &str = "ingest.rejected";
 /// Events that the store would not take.
 pub const DEAD_LETTERS: &str = "ingest.dlq";
 
+/// What the broker knows two records for the same by (`dedup.key` of the topics). A redriven event goes without it.
+pub const DEDUP: &str = "ingest-id";
 const REDRIVE: &str = "ingest-redrive";
 const SIMULATE_FAILURE: &str = "ingest-simulate-failure";
 const REASON: &str = "ingest-reason";
@@ -59,14 +61,17 @@ pub(super) fn accepted(event: &Event, id: EventId, original: &RawValue, simulate
         original,
     };
     let value = serde_json::to_vec(&value).expect("strings are JSON");
-    let record = Record::to(EVENTS).key(id.to_string()).value(value);
+    let record = Record::to(EVENTS).key(id.to_string()).value(value).header(DEDUP, id.to_string());
     if simulate_failure { record.header(SIMULATE_FAILURE, "true") } else { record }
 }
 
 /// The record of a rejected event.
 pub(super) fn rejected(original: &str, id: EventId, reason: &str, client: Option<&str>) -> Record {
-    let record =
-        Record::to(REJECTED).key(id.to_string()).value(original.to_owned()).header(REASON, reason.to_owned());
+    let record = Record::to(REJECTED)
+        .key(id.to_string())
+        .value(original.to_owned())
+        .header(DEDUP, id.to_string())
+        .header(REASON, reason.to_owned());
     match client {
         Some(client) => record.header(CLIENT, client.to_owned()),
         None => record,
@@ -170,6 +175,7 @@ impl DeadLetter {
         Record::to(DEAD_LETTERS)
             .key(self.key())
             .value(self.value.clone())
+            .header(DEDUP, self.key())
             .header(ERROR, self.error.clone())
             .header(ATTEMPTS, self.attempts.to_string())
             .header(ORIGIN, self.origin.clone())

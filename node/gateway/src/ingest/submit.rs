@@ -88,7 +88,8 @@ impl Ingest {
                         let first = event.topic == *delivery.topic
                             && event.partition == delivery.partition
                             && delivery.offset == Some(event.offset);
-                        Outcome::Settled { event: Box::new(event.clone()), duplicate: !first }
+                        let duplicate = delivery.repeated || !first;
+                        Outcome::Settled { event: Box::new(event.clone()), duplicate }
                     }
                 },
             };

@@ -69,6 +69,7 @@ fn code(error: &ServeError) -> ErrorCode {
         ServeError::TimedOut => ErrorCode::RequestTimedOut,
         ServeError::Deposed | ServeError::ProposalUnknown(_) => ErrorCode::OutcomeUnknown,
         ServeError::StorageFull => ErrorCode::StorageFull,
+        ServeError::KeysNotRead => ErrorCode::LeaderNotAvailable,
         ServeError::Damaged(_) | ServeError::Storage(_) | ServeError::NotOpened(_) => ErrorCode::StorageError,
         ServeError::ShuttingDown => ErrorCode::ShuttingDown,
         ServeError::Throttled => ErrorCode::Throttled,

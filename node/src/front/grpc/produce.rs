@@ -199,6 +199,11 @@ fn wire_result(
             log_append_time_ms: produced.log_append_time_ms.unwrap_or(-1),
             duplicate: produced.duplicate,
             log_start_offset: produced.log_start.0,
+            repeats: produced
+                .repeats
+                .iter()
+                .map(|repeat| v1::RepeatedRecord { index: repeat.index, first_offset: repeat.first.0 })
+                .collect(),
         },
         Err(error) => v1::ProducePartitionResult {
             topic_id,

@@ -35,6 +35,7 @@ fn response_error(error: &ServeError) -> ResponseError {
         ServeError::ProposalUnknown(_) | ServeError::ClusterNotReady(_) => RequestTimedOut,
         // Retriable, and nothing was appended; another leader may have room.
         ServeError::StorageFull => KafkaStorageError,
+        ServeError::KeysNotRead => LeaderNotAvailable,
         ServeError::Damaged(_) | ServeError::Storage(_) | ServeError::NotOpened(_) => KafkaStorageError,
         ServeError::ShuttingDown => NotLeaderOrFollower,
         ServeError::Throttled => ThrottlingQuotaExceeded,

@@ -113,9 +113,12 @@ fn document(index: usize, submitted: Submitted) -> ResultDocument {
             let (is_duplicate, reason) = (Some(duplicate), event.reason.clone());
             ResultDocument { is_duplicate, reason, event: Some((*event).into()), ..settled }
         }
-        // That it was rejected is certain at once.
-        Outcome::Accepted(_) if rejection.is_some() => of(Status::Rejected.name()),
-        Outcome::Accepted(_) => of("accepted"),
+        // That it was rejected is certain at once, and so is a repetition that the broker knows of.
+        Outcome::Accepted(delivery) => {
+            let status = if rejection.is_some() { Status::Rejected.name() } else { "accepted" };
+            // Only the store knows of earlier ones whose key the broker has forgotten.
+            ResultDocument { is_duplicate: delivery.repeated.then_some(true), ..of(status) }
+        }
         Outcome::Unwritten(error) => ResultDocument {
             reason: Some(error.to_string()),
             may_have_happened: Some(error.may_have_happened()),

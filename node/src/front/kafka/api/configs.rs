@@ -46,7 +46,7 @@ fn wire_type(name: &str, kind: ConfigKind) -> i8 {
         ConfigKind::Number { .. } => LONG,
         ConfigKind::Ratio => DOUBLE,
         ConfigKind::Choice(_) if name == configs::CLEANUP_POLICY => LIST,
-        ConfigKind::Choice(_) => STRING,
+        ConfigKind::Choice(_) | ConfigKind::DedupKey => STRING,
     }
 }
 
