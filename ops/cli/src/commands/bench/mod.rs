@@ -70,6 +70,9 @@ pub struct ProduceArgs {
     /// Bytes in a record's value
     #[arg(long, default_value = "1024", value_parser = parse_size, value_name = "BYTES")]
     pub size: u64,
+    /// Give each record a key of its own, of 16 bytes
+    #[arg(long)]
+    pub unique_keys: bool,
     /// Records a second, over all producers; as many as possible if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,

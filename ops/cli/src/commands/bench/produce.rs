@@ -55,6 +55,8 @@ pub async fn run(args: &ProduceArgs, global: &Global, out: Output) -> Result<(),
                 producer,
                 topic: args.topic.topic.as_str().into(),
                 payload: Payload::new(size),
+                // Other keys than those of another producer, and of an earlier run.
+                next_key: args.unique_keys.then(|| u128::from(rand::random::<u64>()) << 64),
                 schedule: Schedule::new(begun, args.rate.map(|rate| rate as f64 / args.producers as f64)),
                 until: begun + args.duration,
                 records: args.records.map_or(u64::MAX, |records| share(records, i)),
@@ -122,6 +124,7 @@ struct One {
     producer: Producer,
     topic: Arc<str>,
     payload: Payload,
+    next_key: Option<u128>,
     schedule: Schedule,
     until: Instant,
     records: u64,
@@ -156,8 +159,12 @@ impl One {
             if due >= self.until {
                 break;
             }
-            let handle =
-                self.producer.send(Record::to(self.topic.clone()).value(self.payload.next())).await?;
+            let mut record = Record::to(self.topic.clone()).value(self.payload.next());
+            if let Some(key) = &mut self.next_key {
+                record = record.key(key.to_be_bytes().to_vec());
+                *key += 1;
+            }
+            let handle = self.producer.send(record).await?;
             left -= 1;
             if due >= next_sample {
                 next_sample = due + SAMPLE_EVERY;
