@@ -18,6 +18,7 @@ mod types;
 pub use admin::Admin;
 pub use admin::cluster::{ClusterStatus, LeaderCount, RemovalProgress};
 pub use admin::groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember};
+pub use admin::observe::NodeView;
 pub use admin::topics::{CreatedTopic, ListedOffset, NewTopic, TopicConfig};
 pub use async_trait::async_trait;
 pub use client::{Client, ClientBuilder, Clock};

@@ -1,4 +1,5 @@
-//! Administration. One [`Admin`]; its methods lie by subject in [`topics`], [`groups`] and [`cluster`].
+//! Administration. One [`Admin`]; its methods lie by subject in [`topics`], [`groups`], [`cluster`] and
+//! [`observe`].
 //!
 //! Reads are retried until the client's operation time-out. A change whose outcome is unknown (its answer was
 //! lost) is not made twice: the error says [`may_have_happened`](crate::Error::may_have_happened); look before
@@ -6,6 +7,7 @@
 
 pub mod cluster;
 pub mod groups;
+pub mod observe;
 pub mod topics;
 
 use crate::client::Client;
