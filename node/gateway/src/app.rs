@@ -7,6 +7,7 @@ use crate::http::idempotency::Answers;
 use crate::http::instances::Instances;
 use crate::http::problem::Problem;
 use crate::ingest::Ingest;
+use crate::live::{Live, Meters};
 use crate::server::ServeError;
 use axum::http::StatusCode;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct App {
     pub(crate) answers: Answers,
     pub(crate) instances: Instances,
     pub(crate) readiness: Readiness,
+    pub(crate) meters: Meters,
+    pub(crate) live: Live,
     default_topic: Arc<str>,
     /// The default topic was there when last looked.
     default_exists: AtomicBool,
@@ -75,6 +78,8 @@ impl App {
             answers: Answers::new(config.idempotency_window, config.idempotency_max_keys),
             instances: Instances::new(config.max_consumers, config.consumer_idle),
             readiness: Readiness::default(),
+            meters: Meters::default(),
+            live: Live::new(),
             default_topic: config.default_topic.as_str().into(),
             default_exists: AtomicBool::new(false),
             creating: Mutex::new(()),

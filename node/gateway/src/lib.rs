@@ -18,6 +18,7 @@ mod app;
 mod config;
 pub mod http;
 pub mod ingest;
+mod live;
 mod server;
 
 pub use app::{App, AppState};

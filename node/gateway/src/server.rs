@@ -87,6 +87,8 @@ where
         });
     }
     drop(listener);
+    // Streams have no end of their own.
+    app.live.stop();
     if tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await.is_err() {
         tracing::warn!("some HTTP requests were not answered in time");
     }

@@ -34,6 +34,59 @@ fn a_gateway_without_a_cluster_is_alive_and_not_ready() {
     assert_eq!(answer.header("retry-after"), Some("1"));
 }
 
+/// The next message of a stream of server-sent events that is of one of these kinds and of which `wanted` holds.
+fn message(
+    lines: &mut impl Iterator<Item = std::io::Result<String>>,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    loop {
+        let line = lines.next().expect("the stream has no end").expect("it can be read");
+        if let Some(data) = line.strip_prefix("data: ") {
+            let data = serde_json::from_str(data).expect("JSON");
+            if wanted(&data) {
+                return data;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_served_and_its_stream_shows_records_and_a_killed_node() {
+    use std::io::{BufRead, BufReader, Write};
+    let dev = Dev::start(3);
+    let page = http::get(&dev.http(1), "/");
+    assert!(page.body.contains("<div id=\"root\">"), "{page:?}");
+    let mut stream = std::net::TcpStream::connect(dev.http(1)).expect("a connection");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a limit");
+    stream.write_all(b"GET /v1/live HTTP/1.1\r\nhost: x\r\n\r\n").expect("it is written");
+    let mut lines = BufReader::new(stream).lines();
+    let serving = |data: &serde_json::Value| {
+        let nodes = data["cluster"]["nodes"].as_array()?;
+        let well = |node: &&serde_json::Value| node["state"] == "serving" && node["answers"] == true;
+        Some(nodes.iter().filter(well).count())
+    };
+    message(&mut lines, |data| serving(data) == Some(3));
+    http::post(&dev.http(2), "/produce", r#"[{"value":1},{"value":2}]"#).expect(200);
+    message(&mut lines, |data| data["cluster"]["topics"] == 1);
+    // What is there when the ends are asked for first is no rate.
+    let known = || {
+        let rows = http::get(&dev.http(1), "/v1/cluster/topics").expect(200);
+        rows["topics"][0]["end"] == 2
+    };
+    common::wait_for("the ends to be known", std::time::Duration::from_secs(30), known);
+    http::post(&dev.http(2), "/produce", r#"[{"value":3},{"value":4}]"#).expect(200);
+    message(&mut lines, |data| data["in"].as_f64().is_some_and(|rate| rate > 0.0));
+    let rows = http::get(&dev.http(1), "/v1/cluster/partitions?topic=events").expect(200);
+    assert_eq!(rows["partitions"][0]["isr"].as_array().map(Vec::len), Some(3), "{rows}");
+
+    dev.kill(3);
+    let silent = message(&mut lines, |data| serving(data) == Some(2));
+    assert_eq!(silent["cluster"]["nodes"][2]["id"], 3, "{silent}");
+    assert_eq!(silent["cluster"]["reachable"], true);
+    // `dev` starts it again.
+    message(&mut lines, |data| serving(data) == Some(3));
+}
+
 /// Commands of the page with what they print, in order.
 fn examples(page: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();

@@ -171,7 +171,9 @@ async fn read(app: &App, topic: Arc<str>, params: &ConsumeParams) -> Result<Page
         return Err(Problem::new(axum::http::StatusCode::NOT_FOUND, "unknown-partition", detail));
     }
     let partition = TopicPartition { topic, partition: params.partition };
-    Ok(app.client.read(&partition, from, options).await?)
+    let page = app.client.read(&partition, from, options).await?;
+    app.meters.read(page.records.len());
+    Ok(page)
 }
 
 /// `wait_ms` as a time.

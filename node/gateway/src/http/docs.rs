@@ -1,7 +1,7 @@
 //! `/openapi.json`: what the gateway takes and gives, for programs. `/docs`: the same for people, made from it, with
 //! nothing fetched from anywhere.
 
-use super::{consume, event, groups, health, problem, produce, topics};
+use super::{consume, event, groups, health, live, problem, produce, topics};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse};
 use serde_json::Value;
@@ -36,7 +36,12 @@ use utoipa::OpenApi;
         groups::poll,
         groups::commit,
         groups::leave,
+        live::lag,
         topics::cluster,
+        live::topics,
+        live::partitions,
+        live::groups,
+        live::stream,
         health::alive,
         health::ready,
     ),

@@ -159,7 +159,7 @@ struct Polled<'a> {
     events: Records<'a>,
 }
 
-fn check_group(group: &str) -> Result<(), Problem> {
+pub(super) fn check_group(group: &str) -> Result<(), Problem> {
     match group.is_empty() || group.len() > MAX_NAME || group.chars().any(char::is_control) {
         true => Err(Problem::invalid(format!("a group's name has 1 to {MAX_NAME} characters"))),
         false => Ok(()),

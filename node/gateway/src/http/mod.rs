@@ -3,6 +3,7 @@
 pub mod admission;
 mod cloudevents;
 mod consume;
+mod dashboard;
 mod docs;
 mod event;
 pub mod extract;
@@ -10,13 +11,16 @@ mod groups;
 pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod instances;
+mod live;
 pub mod problem;
 mod produce;
 mod topics;
 
 use crate::app::AppState;
 use axum::Router;
+use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
+use axum::response::Response;
 use axum::routing::{get, post};
 use problem::Problem;
 
@@ -36,15 +40,28 @@ pub fn routes(app: AppState) -> Router {
         .route("/v1/groups/{group}/consumers/{consumer}", axum::routing::delete(groups::leave))
         .route("/v1/groups/{group}/consumers/{consumer}/records", get(groups::poll))
         .route("/v1/groups/{group}/consumers/{consumer}/offsets", post(groups::commit))
+        .route("/v1/groups/{group}/lag", get(live::lag))
         .route("/v1/cluster", get(topics::cluster))
+        .route("/v1/cluster/topics", get(live::topics))
+        .route("/v1/cluster/partitions", get(live::partitions))
+        .route("/v1/cluster/groups", get(live::groups))
+        .route("/v1/live", get(live::stream))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::docs))
+        .route("/", get(dashboard::page))
+        .route("/assets/{file}", get(dashboard::asset))
         .merge(crate::ingest::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(axum::middleware::map_response_with_state(app.clone(), counted))
         .with_state(app)
+}
+
+async fn counted(State(app): State<AppState>, response: Response) -> Response {
+    app.meters.answered(response.status());
+    response
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -259,6 +259,7 @@ pub(crate) const KINDS: &[(&str, &str)] = &[
     ("too-many-in-flight", "429: try again after Retry-After; nothing was done"),
     ("too-many-bytes-in-flight", "429: try again after Retry-After; nothing was done"),
     ("too-many-consumers", "429: this gateway keeps as many consumers as it may"),
+    ("too-many-viewers", "429: close another dashboard of this gateway, or look at another gateway"),
     ("partly-written", "some records of a batch failed; results says which"),
     ("outcome-unknown", "504: it may or may not have happened; look before you do it again"),
     ("cluster-unreachable", "503: no node answers"),

@@ -25,6 +25,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use strandline_client::{Delivery, Error, ErrorCode, Record};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 /// Where events go that name no topic.
@@ -111,11 +112,16 @@ pub(crate) async fn produce_to(
 }
 
 async fn answer(app: AppState, topic: Arc<str>, fixed: bool, admitted: Admitted) -> Response {
+    let arrived = Instant::now();
+    let meters = app.clone();
     let outcome = match idempotency_key(&admitted.headers) {
         Err(problem) => Err(problem),
         Ok(None) => carry_out(&app, &topic, fixed, &admitted).await,
         Ok(Some(key)) => once(app, Key { scope: topic.clone(), key }, topic, fixed, admitted).await,
     };
+    if outcome.is_ok() {
+        meters.meters.produce.record(arrived.elapsed());
+    }
     respond(outcome)
 }
 
@@ -185,6 +191,7 @@ async fn carry_out(app: &App, topic: &Arc<str>, fixed: bool, admitted: &Admitted
     if single {
         let record = records.into_iter().next().ok_or_else(|| Problem::invalid("there is no event"))?;
         let written = app.producer.send_and_wait(record).await.map_err(|error| failed(app, topic, error))?;
+        app.meters.wrote(1);
         return Ok(to_json(&Written::from(written)));
     }
     write_all(app, topic, records).await
@@ -242,6 +249,7 @@ async fn write_all(app: &App, topic: &Arc<str>, records: Vec<Record>) -> Outcome
             Err(error) => Err(error),
         });
     }
+    app.meters.wrote(results.iter().filter(|result| result.is_ok()).count());
     if results.iter().all(Result::is_ok) {
         let results = results.into_iter().flatten().map(Written::from).collect();
         return Ok(to_json(&BatchWritten { results }));

@@ -25,3 +25,4 @@ mod submit;
 pub use config::{IngestConfig, StoreLocation};
 pub use http::routes;
 pub use pipeline::{Ingest, Opener};
+pub(crate) use progress::NextOffsets;

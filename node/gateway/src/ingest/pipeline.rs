@@ -15,6 +15,7 @@ use super::processor::{Backoff, DeadLetters, Extra, Health, Patience, Processor,
 use super::progress::Progress;
 use super::record::{self, DEAD_LETTERS, DEDUP, DeadLetter, EVENTS, REJECTED};
 use super::store::{Batch, PostgresStore, Source, SqliteStore, Store, StoreError};
+use crate::live::Latency;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -81,6 +82,8 @@ pub struct Ingest {
     pub(super) client: Client,
     pub(super) progress: Progress,
     pub(super) health: Arc<Health>,
+    /// From the arrival of events until the log has them.
+    pub(super) enqueued: Latency,
     opener: Opener,
     stage: Mutex<Stage>,
     producer: Mutex<Option<Producer>>,
@@ -169,6 +172,7 @@ impl Ingest {
             client,
             progress: Progress::default(),
             health: Arc::default(),
+            enqueued: Latency::default(),
             opener,
             stage: Mutex::new(Stage::Starting),
             producer: Mutex::new(None),

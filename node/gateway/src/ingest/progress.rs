@@ -1,11 +1,16 @@
 //! How far the store is: what answers to events wait for.
 
+use super::pipeline::{Ingest, Stage};
 use super::store::{Source, Store};
+use crate::live::Latency;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+
+/// Next offsets, by topic id and partition.
+pub(crate) type NextOffsets = BTreeMap<([u8; 16], i32), i64>;
 
 /// How often a store that others write, too, is asked while someone waits.
 const ASK_EVERY: Duration = Duration::from_millis(10);
@@ -51,6 +56,11 @@ impl Progress {
         });
     }
 
+    /// Next offsets, by topic id and partition.
+    pub(super) fn known(&self) -> NextOffsets {
+        self.next.borrow().iter().map(|(source, next)| ((source.topic_id, source.partition), *next)).collect()
+    }
+
     /// Returns true once the store has everything before these offsets, false at the deadline.
     pub(super) async fn reach(&self, targets: &BTreeMap<Source, i64>, within: Duration) -> bool {
         self.waiting.fetch_add(1, Ordering::AcqRel);
@@ -73,6 +83,24 @@ impl Progress {
                 self.advance(offsets);
             }
             tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+}
+
+impl Ingest {
+    /// How long events took until the log had them.
+    pub(crate) fn enqueued(&self) -> &Latency {
+        &self.enqueued
+    }
+
+    /// How far the store of this gateway is, by topic id and partition, and what to call it. `None` where there is none
+    /// so far, or a group's offsets say the same.
+    pub(crate) fn view(&self) -> Option<(&'static str, NextOffsets)> {
+        match self.stage() {
+            Stage::Open(store) if !store.shared() => {
+                Some(("ingest store of this gateway", self.progress.known()))
+            }
+            _ => None,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::store::{Source, StoredEvent};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use strandline_client::{Delivery, DeliveryHandle, Error};
+use tokio::time::Instant;
 
 /// What became of one event of a request.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ impl Ingest {
         simulate_failure: bool,
         wait: bool,
     ) -> Result<Vec<Submitted>, NoTopics> {
+        let arrived = Instant::now();
         if matches!(self.stage(), Stage::Starting | Stage::Idle) {
             self.make_topics().await?;
         }
@@ -77,6 +79,9 @@ impl Ingest {
                 Err(error) => Err(error),
             };
             written.push((id, rejection, delivery));
+        }
+        if written.iter().all(|(_, _, delivery)| delivery.is_ok()) {
+            self.enqueued.record(arrived.elapsed());
         }
         let rows = if wait { self.rows(&written).await } else { BTreeMap::new() };
         let settle = |(id, rejection, delivery): (EventId, Option<Rejection>, Result<Delivery, Error>)| {
