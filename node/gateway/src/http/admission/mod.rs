@@ -67,7 +67,7 @@ impl Admission {
             client_header: config.client_header.as_deref().and_then(|name| name.parse().ok()),
             started: Instant::now(),
             writes: semaphore(config.max_inflight_requests),
-            reads: semaphore(config.max_inflight_requests),
+            reads: semaphore(config.max_inflight_reads),
             bytes: semaphore(config.max_inflight_bytes.min(u32::MAX as usize)),
             max_body_bytes: config.max_body_bytes,
             refused: AtomicU64::new(0),

@@ -12,6 +12,7 @@ fn parts(headers: &[(&str, &str)]) -> Parts {
 fn config() -> GatewayConfig {
     GatewayConfig {
         max_inflight_requests: 2,
+        max_inflight_reads: 1,
         max_inflight_bytes: 100,
         max_body_bytes: 60,
         ..GatewayConfig::default()
@@ -35,9 +36,10 @@ fn slots_and_bytes_are_bounded_and_given_back() {
     let second = admission.admit(&parts(&[]), Class::Write, 40).unwrap();
     assert_eq!(refused(admission.admit(&parts(&[]), Class::Write, 0)), "/docs#too-many-in-flight");
     let _read = admission.admit(&parts(&[]), Class::Read, 0).expect("reads have places of their own");
+    assert_eq!(refused(admission.admit(&parts(&[]), Class::Read, 0)), "/docs#too-many-in-flight");
     drop((first, second));
     admission.admit(&parts(&[]), Class::Write, 100).unwrap();
-    assert_eq!(admission.refused(), 2);
+    assert_eq!(admission.refused(), 3);
 }
 
 #[test]

@@ -4,13 +4,14 @@ use super::super::normalise::format_time;
 use super::super::store::{Status, StoredEvent};
 use super::super::submit::{Outcome, Submitted};
 use super::parameters::Parameters;
-use super::{pipeline, whole};
+use super::pipeline;
 use crate::app::AppState;
+use crate::http::extract::Admitted;
 use crate::http::problem::Problem;
 use axum::Json;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use strandline_client::Error;
@@ -133,12 +134,11 @@ fn document(index: usize, submitted: Submitted) -> ResultDocument {
 pub(super) async fn post(
     State(app): State<AppState>,
     uri: Uri,
-    body: Body,
+    admitted: Admitted,
 ) -> Result<(StatusCode, Json<impl Serialize>), Problem> {
     let ingest = pipeline(&app)?;
     let simulate_failure = simulate_failure(&app, &uri)?;
-    let bytes = whole(&app, body).await?;
-    let events = parse(&bytes, ingest.config.max_events)?;
+    let events = parse(&admitted.body, ingest.config.max_events)?;
     let submitted = ingest.submit(&events, simulate_failure, true).await?;
     let error = submitted.iter().find_map(|one| match &one.outcome {
         Outcome::Unwritten(error) => Some(error.clone()),
@@ -170,7 +170,7 @@ fn partly(error: Error, any_written: bool, results: &[ResultDocument]) -> Proble
 pub(super) async fn register(
     State(app): State<AppState>,
     uri: Uri,
-    body: Body,
+    admitted: Admitted,
 ) -> Result<(StatusCode, Json<impl Serialize>), Problem> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -183,8 +183,7 @@ pub(super) async fn register(
     }
     let ingest = pipeline(&app)?;
     let simulate_failure = simulate_failure(&app, &uri)?;
-    let bytes = whole(&app, body).await?;
-    let events = parse(&bytes, 1)?;
+    let events = parse(&admitted.body, 1)?;
     let Some(one) = ingest.submit(&events, simulate_failure, false).await?.pop() else {
         return Err(no_events());
     };

@@ -10,7 +10,6 @@ use super::store::{Store, StoreError};
 use crate::app::AppState;
 use crate::http::problem::Problem;
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use std::sync::Arc;
@@ -70,30 +69,5 @@ fn of_store(error: StoreError) -> Problem {
                 .hint("narrow it with clientId, metric, startDate and endDate, or group by less")
         }
         StoreError::Unavailable(_) | StoreError::Behind { .. } => unavailable(error.to_string()),
-    }
-}
-
-/// The whole body, within the gateway's limits.
-async fn whole(app: &AppState, body: Body) -> Result<Bytes, Problem> {
-    let most = app.config.max_body_bytes;
-    match tokio::time::timeout(app.config.request_timeout, axum::body::to_bytes(body, most)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let source = std::error::Error::source(&error);
-            match source.is_some_and(|error| error.is::<http_body_util::LengthLimitError>()) {
-                true => Err(Problem::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body-too-large",
-                    format!("the body is larger than {most} bytes"),
-                )
-                .hint("send fewer events at a time")),
-                false => Err(Problem::invalid(format!("the body did not arrive whole: {error}"))),
-            }
-        }
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "request-timeout",
-            format!("the body did not arrive within {:?}", app.config.request_timeout),
-        )),
     }
 }

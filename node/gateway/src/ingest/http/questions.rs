@@ -6,6 +6,7 @@ use super::events::EventDocument;
 use super::parameters::Parameters;
 use super::{of_store, pipeline, store};
 use crate::app::AppState;
+use crate::http::extract::Reading;
 use crate::http::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +19,11 @@ const MAX_LIMIT: u32 = 1_000;
 const MAX_SKIP: u32 = 100_000;
 
 /// Lists events, newest first.
-pub(super) async fn events(State(app): State<AppState>, uri: Uri) -> Result<Json<impl Serialize>, Problem> {
+pub(super) async fn events(
+    State(app): State<AppState>,
+    uri: Uri,
+    _: Reading,
+) -> Result<Json<impl Serialize>, Problem> {
     #[derive(Serialize)]
     struct Answer {
         events: Vec<EventDocument>,
@@ -71,6 +76,7 @@ struct Group {
 pub(super) async fn aggregations(
     State(app): State<AppState>,
     uri: Uri,
+    _: Reading,
 ) -> Result<Json<impl Serialize>, Problem> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

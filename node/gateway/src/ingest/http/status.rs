@@ -4,6 +4,7 @@ use super::super::pipeline::Stage;
 use super::super::store::Totals;
 use super::pipeline;
 use crate::app::AppState;
+use crate::http::extract::Reading;
 use crate::http::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -71,7 +72,7 @@ struct Partition {
 }
 
 /// Says how the pipeline is. 200 also where it is not well: the document says so.
-pub(super) async fn get(State(app): State<AppState>) -> Result<Json<impl Serialize>, Problem> {
+pub(super) async fn get(State(app): State<AppState>, _: Reading) -> Result<Json<impl Serialize>, Problem> {
     let ingest = pipeline(&app)?;
     let admin = ingest.client.admin();
     let cluster = admin.cluster_status().await?;
