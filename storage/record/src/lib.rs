@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod ids;
 mod partitioner;
 mod records;
+mod scan;
 mod varint;
 
 pub use batch::*;
@@ -21,3 +22,4 @@ pub use error::*;
 pub use ids::*;
 pub use partitioner::*;
 pub use records::*;
+pub use scan::{Scan, Scanned};

@@ -100,6 +100,11 @@ impl DecodedBatch {
         self.records.len()
     }
 
+    /// The records, decompressed.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.records
+    }
+
     /// The records in order; ends after the first error.
     pub fn iter(&self) -> RecordIter {
         RecordIter {

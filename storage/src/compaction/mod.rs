@@ -31,7 +31,7 @@ mod pass;
 mod plan;
 mod worker;
 
-pub(crate) use filter::{DECOMPRESSED_MAX, open as open_batch};
+pub(crate) use filter::DECOMPRESSED_MAX;
 pub(crate) use filter::{Fate, Filter, Rules};
 pub(crate) use keys::KeyMap;
 pub use worker::CompactionWorker;

@@ -1,7 +1,7 @@
 //! The index as a part of its log: taken along by appends and truncations, read up again after a start, and asked by the
 //! leader's appends.
 
-use super::{Dedup, DedupStats, Repeat, keys};
+use super::{Dedup, DedupStats, Repeat, for_each_key};
 use crate::error::{AppendError, ReadError};
 use crate::log::{Appended, Inner, PartitionLog};
 use crate::store::Store;
@@ -113,7 +113,8 @@ impl PartitionLog {
         };
         dedup.index.expire(now_ms);
         dedup.index.forget_below(start);
-        let keys = keys(&dedup.config, secret, &bytes);
+        let mut keys = Vec::with_capacity(usize::try_from(header.count()).unwrap_or(0).min(bytes.len()));
+        for_each_key(&dedup.config, secret, &bytes, |offset, hash| keys.push((offset, hash)));
         let place = |offset: Offset| (offset.get() - base.get()) as i32;
         if header.producer().is_some() {
             let checked = inner.load(&self.shared, self.topic_partition());

@@ -21,13 +21,13 @@
 pub(crate) mod index;
 mod log;
 
-use crate::compaction::open_batch;
+use crate::compaction::DECOMPRESSED_MAX;
 use bytes::Bytes;
 use index::{Hash, Index};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 use std::sync::Arc;
-use strandline_record::{BatchHeader, BatchIter, Offset, Record};
+use strandline_record::{BatchHeader, BatchIter, DecodeLimits, Offset, Scanned, decode_verified_batch};
 use uuid::Uuid;
 
 pub use index::Budget;
@@ -81,13 +81,10 @@ pub(crate) struct Dedup {
 }
 
 impl DedupKey {
-    fn of<'a>(&self, record: &'a Record) -> Option<&'a Bytes> {
+    fn of<'a>(&self, record: &Scanned<'a>) -> Option<&'a [u8]> {
         match self {
-            DedupKey::Key => record.key.as_ref(),
-            DedupKey::Header(name) => {
-                let header = record.headers.iter().find(|header| header.key == name.as_bytes())?;
-                header.value.as_ref()
-            }
+            DedupKey::Key => record.key,
+            DedupKey::Header(name) => record.header(name.as_bytes()),
         }
     }
 }
@@ -99,14 +96,23 @@ fn hash(secret: Uuid, key: &[u8]) -> Hash {
     [hash.h1, hash.h2]
 }
 
-/// Offsets and hashes of the records of one batch that have the key. Those of a batch that cannot be opened have none.
-pub(crate) fn keys(config: &DedupConfig, secret: Uuid, batch: &Bytes) -> Vec<(Offset, Hash)> {
-    let Ok(decoded) = open_batch(batch) else { return Vec::new() };
+/// Tells `each` the offset and the hash of the records of one batch that have the key, as far as they are well formed.
+pub(crate) fn for_each_key(
+    config: &DedupConfig,
+    secret: Uuid,
+    batch: &Bytes,
+    mut each: impl FnMut(Offset, Hash),
+) {
+    let limits = DecodeLimits { max_decompressed_bytes: DECOMPRESSED_MAX };
+    let Ok(decoded) = decode_verified_batch(batch.clone(), limits) else { return };
     if decoded.header().is_control() {
-        return Vec::new();
+        return;
     }
-    let key_of = |record: Record| Some((record.offset, hash(secret, config.key.of(&record)?)));
-    decoded.iter().flatten().filter_map(key_of).collect()
+    for record in decoded.scan() {
+        if let Some(key) = config.key.of(&record) {
+            each(record.offset, hash(secret, key));
+        }
+    }
 }
 
 impl Dedup {
@@ -141,12 +147,13 @@ impl Dedup {
             let whole = batches.slice(at..at + batch.len());
             at += batch.len();
             let now_ms = time_of(header.base_offset());
-            for (offset, hash) in keys(&self.config, secret, &whole) {
-                // A key that is there already had outlived its window for the leader that took it again.
-                if offset >= self.next {
-                    self.index.put(hash, offset, now_ms);
+            let (next, index) = (self.next, &mut self.index);
+            // A key that is there already had outlived its window for the leader that took it again.
+            for_each_key(&self.config, secret, &whole, |offset, hash| {
+                if offset >= next {
+                    index.put(hash, offset, now_ms);
                 }
-            }
+            });
             self.next = self.next.max(header.next_offset());
         }
     }
