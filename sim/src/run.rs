@@ -176,7 +176,8 @@ fn explore(stage: &mut Stage<'_>, options: &RunOptions) -> Result<(), Failure> {
             if let Some(first) = waiting.pop_front()
                 && stage.inject(&first).is_none()
             {
-                waiting.push_front(first);
+                // Not in front of the others: one may have to wait for long.
+                waiting.push_back(first);
             }
         }
         stage.step()?;

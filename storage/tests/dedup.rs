@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_record::{
-    BatchBuilder, Compression, DecodeLimits, LeaderEpoch, Offset, ProducerEpoch, ProducerId, ProducerStamp,
-    RecordHeader, SharedBatchIter, decode_batch,
+    BatchBuilder, Compression, DecodeLimits, HEADER_BYTES, LeaderEpoch, Offset, ProducerEpoch, ProducerId,
+    ProducerStamp, RecordHeader, SharedBatchIter, crc32c, decode_batch,
 };
 use strandline_storage::disk::SimDisk;
 use strandline_storage::worker::ManualHost;
@@ -129,6 +129,20 @@ fn the_sequences_of_an_idempotent_producer_go_on_whatever_is_left_out() {
     assert!(matches!(send(&["e"], 9), Err(AppendError::OutOfOrderSequence { .. })));
     assert_eq!(repeats(&send(&["e"], 7).unwrap()), [], "what was refused is not remembered");
     assert_eq!(records(&log), owned(&[(0, "a"), (1, "b"), (6, "c"), (7, "e")]));
+}
+
+#[test]
+fn a_batch_whose_keys_cannot_be_seen_is_refused() {
+    let node = Node::open(&SimDisk::new(1));
+    let log = open(&node, 0);
+    // The length of the only record says more than there is; the checksum is right.
+    let mut bytes = batch(&["a"], None, Compression::None).to_vec();
+    bytes[HEADER_BYTES] = 0x7e;
+    let crc = crc32c(&bytes[HEADER_BYTES - 40..]);
+    bytes[HEADER_BYTES - 44..HEADER_BYTES - 40].copy_from_slice(&crc.to_be_bytes());
+    let refused = log.append_as_leader(&bytes.into(), EPOCH, NOW);
+    assert!(matches!(&refused, Err(AppendError::Invalid(why)) if why.contains("dedup.key")), "{refused:?}");
+    assert_eq!((log.log_end(), node.store.dedup_stats().keys), (Offset(0), 0));
 }
 
 #[test]

@@ -56,8 +56,8 @@ struct Slot {
     log_start: i64,
 }
 
-/// Leader epochs of which a partition remembers where they began. More between two records and a truncation are not
-/// worth their memory: the error then names an end that is too late, never one that is too early.
+/// Leader epochs of which a partition remembers where they began. With more of them since the place where two histories
+/// part, the error names an end that is too late, never one that is too early.
 const EPOCHS: usize = 16;
 
 impl Slot {

@@ -113,8 +113,14 @@ impl PartitionLog {
         };
         dedup.index.expire(now_ms);
         dedup.index.forget_below(start);
-        let mut keys = Vec::with_capacity(usize::try_from(header.count()).unwrap_or(0).min(bytes.len()));
-        for_each_key(&dedup.config, secret, &bytes, |offset, hash| keys.push((offset, hash)));
+        let mut keys = Vec::new();
+        if !for_each_key(&dedup.config, secret, &bytes, |offset, hash| keys.push((offset, hash))) {
+            // Appended as it is, it could hold a key that the log has.
+            return Err(AppendError::Invalid(
+                "its records cannot be read, and the topic has a dedup.key; compress fewer in a batch, or mend them"
+                    .to_owned(),
+            ));
+        }
         let place = |offset: Offset| (offset.get() - base.get()) as i32;
         if header.producer().is_some() {
             let checked = inner.load(&self.shared, self.topic_partition());

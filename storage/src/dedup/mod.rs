@@ -96,23 +96,27 @@ fn hash(secret: Uuid, key: &[u8]) -> Hash {
     [hash.h1, hash.h2]
 }
 
-/// Tells `each` the offset and the hash of the records of one batch that have the key, as far as they are well formed.
+/// Tells `each` the offset and the hash of the records of one batch that have the key. `false`: not all of them could be
+/// looked at.
 pub(crate) fn for_each_key(
     config: &DedupConfig,
     secret: Uuid,
     batch: &Bytes,
     mut each: impl FnMut(Offset, Hash),
-) {
+) -> bool {
     let limits = DecodeLimits { max_decompressed_bytes: DECOMPRESSED_MAX };
-    let Ok(decoded) = decode_verified_batch(batch.clone(), limits) else { return };
+    let Ok(decoded) = decode_verified_batch(batch.clone(), limits) else { return false };
     if decoded.header().is_control() {
-        return;
+        return true;
     }
+    let mut seen = 0;
     for record in decoded.scan() {
+        seen += 1;
         if let Some(key) = config.key.of(&record) {
             each(record.offset, hash(secret, key));
         }
     }
+    seen == decoded.header().count()
 }
 
 impl Dedup {
