@@ -120,6 +120,10 @@ fn the_pages_examples_work_as_written_and_dead_letters_are_redriven() {
         });
         assert_eq!(totals(&dev.http(node))["sum"], 1723.5);
         assert_eq!(http::get(&dev.http(node), "/api/events?status=failed").expect(200)["count"], 0);
+        // Of a resend the log has an offset, and no record.
+        wait_for("nothing to be left to bring in", Duration::from_secs(20), || {
+            http::get(&dev.http(node), "/get_status").expect(200)["lag"] == 0
+        });
     }
 }
 

@@ -12,13 +12,14 @@ class Cluster:
 
     def __init__(self, binary, directory, port=19092, flags=()):
         self.binary, self.directory, self.flags = str(binary), Path(directory), list(flags)
-        self.kafka_port, self.grpc_port, self.peer_port = port, port + 100, port + 200
+        self.kafka_port, self.grpc_port, self.peer_port, self.http_port = port, port + 100, port + 200, port + 300
         self.bootstrap = ",".join(f"127.0.0.1:{port + n}" for n in range(3))
 
     def __enter__(self):
         self.directory.mkdir(parents=True)
         command = [self.binary, "dev", "--data-dir", str(self.directory / "data"), "--kafka-port", str(self.kafka_port),
-                   "--grpc-port", str(self.grpc_port), "--peer-port", str(self.peer_port)]
+                   "--grpc-port", str(self.grpc_port), "--peer-port", str(self.peer_port),
+                   "--http-port", str(self.http_port)]
         self.log = open(self.directory / "dev.txt", "w+")
         self.dev = subprocess.Popen(command + (["--", *self.flags] if self.flags else []), stdout=self.log,
                                     stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)

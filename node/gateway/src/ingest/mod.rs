@@ -18,6 +18,7 @@ pub mod normalise;
 mod pipeline;
 mod processor;
 mod progress;
+mod reader;
 pub mod record;
 pub mod store;
 mod submit;

@@ -11,34 +11,29 @@
 
 use super::config::{IngestConfig, StoreLocation};
 use super::normalise::Rules;
-use super::processor::{Backoff, DeadLetters, Extra, Health, Patience, Processor, Work};
+use super::processor::{Backoff, DeadLetters, Health, Patience, Processor};
 use super::progress::Progress;
-use super::record::{self, DEAD_LETTERS, DEDUP, DeadLetter, EVENTS, REJECTED};
-use super::store::{Batch, PostgresStore, Source, SqliteStore, Store, StoreError};
+use super::reader::Reader;
+use super::record::{DEAD_LETTERS, DEDUP, DeadLetter, EVENTS, REJECTED};
+use super::store::{PostgresStore, Source, SqliteStore, Store, StoreError};
 use crate::live::Latency;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_client::{
-    AutoOffsetReset, Client, Consumer, ConsumerRecord, Error, ErrorCode, ErrorKind, NewTopic, OffsetSpec,
-    Producer, TopicDescription, TopicPartition,
+    AutoOffsetReset, Client, Consumer, Error, ErrorCode, NewTopic, OffsetSpec, Producer, TopicDescription,
+    TopicPartition,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Records of one transaction.
-const RECORDS: usize = 2_000;
-/// How long to wait for the first of them before looking around.
-const LOOK: Duration = Duration::from_millis(200);
-/// How often the topics are looked at: they may get partitions, or be deleted and created again.
-const TOPICS_EVERY: Duration = Duration::from_secs(5);
 /// Between two tries at what the pipeline cannot work without.
 const AGAIN: Duration = Duration::from_secs(1);
 /// For making the topics, and between two looks whether they are there.
@@ -111,7 +106,7 @@ impl Topics {
     }
 
     /// Names, identities and numbers of partitions: what makes a reader begin anew or look wider.
-    fn shape(&self) -> [([u8; 16], usize); 2] {
+    pub(super) fn shape(&self) -> [([u8; 16], usize); 2] {
         self.both().map(|topic| (topic_id(topic), topic.partitions.len()))
     }
 
@@ -368,127 +363,5 @@ impl Ingest {
             }
         }
         Ok(consumer)
-    }
-}
-
-/// The reading end of one run.
-struct Reader<'a> {
-    ingest: &'a Arc<Ingest>,
-    processor: Processor,
-    consumer: Consumer,
-    sources: BTreeMap<TopicPartition, Source>,
-    /// Where the next batch of each source begins; not known of a partition that was just assigned.
-    next: BTreeMap<Source, i64>,
-    shared: bool,
-}
-
-impl Reader<'_> {
-    /// Reads until the topics change their shape, which is no error, or something breaks.
-    async fn read_on(&mut self, shape: [([u8; 16], usize); 2]) -> Result<(), String> {
-        let mut look_at_topics = Instant::now() + TOPICS_EVERY;
-        loop {
-            match self.consumer.poll(RECORDS, LOOK).await {
-                Ok(records) if records.is_empty() => {}
-                Ok(records) => self.bring(records).await?,
-                Err(error) => self.overcome(&error)?,
-            }
-            if Instant::now() >= look_at_topics {
-                look_at_topics = Instant::now() + TOPICS_EVERY;
-                // An answer that does not come says nothing about the topics.
-                if let Ok(topics) = self.ingest.topics().await
-                    && topics.is_none_or(|topics| topics.shape() != shape)
-                {
-                    tracing::info!("the ingest topics have changed; reading them anew");
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn overcome(&mut self, error: &Error) -> Result<(), String> {
-        match error.kind() {
-            ErrorKind::Truncated { partition, end_offset, .. } => {
-                tracing::error!(%error, "events that were counted are gone from the log");
-                self.seek(partition, *end_offset)
-            }
-            _ => Err(error.to_string()),
-        }
-    }
-
-    fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<(), String> {
-        match self.consumer.seek(partition, OffsetSpec::Offset(offset)) {
-            Ok(()) => Ok(()),
-            // Someone else's by now.
-            Err(_) if self.shared => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn bring(&mut self, records: Vec<ConsumerRecord>) -> Result<(), String> {
-        if self.shared {
-            let mine: BTreeSet<Source> = self
-                .consumer
-                .assignment()
-                .iter()
-                .filter_map(|partition| self.sources.get(partition).copied())
-                .collect();
-            self.next.retain(|source, _| mine.contains(source));
-        }
-        let work = self.work(&records)?;
-        let ends: Vec<(Source, i64, i64)> =
-            work.batches.iter().map(|batch| (batch.source, batch.from, batch.next)).collect();
-        match self.processor.write(work).await {
-            Ok(()) => {
-                self.next.extend(ends.iter().map(|(source, _, next)| (*source, *next)));
-                self.ingest.progress.advance(ends.into_iter().map(|(source, _, next)| (source, next)));
-                if self.shared
-                    && let Err(error) = self.consumer.commit_async()
-                {
-                    tracing::debug!(%error, "the group's offsets are not committed");
-                }
-                Ok(())
-            }
-            Err(behind) => {
-                tracing::info!(source = %behind.of, next = behind.next, "reading again what the store lacks");
-                let names: BTreeMap<Source, TopicPartition> =
-                    self.sources.iter().map(|(partition, source)| (*source, partition.clone())).collect();
-                for (source, from, _) in ends {
-                    let next = if source == behind.of { behind.next } else { from };
-                    self.next.insert(source, next);
-                    if let Some(partition) = names.get(&source) {
-                        self.seek(partition, next)?;
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// What the records ask of the store, batched by source.
-    fn work(&self, records: &[ConsumerRecord]) -> Result<Work, String> {
-        let mut batches: BTreeMap<Source, Batch> = BTreeMap::new();
-        let mut extras = BTreeMap::new();
-        for record in records {
-            let source = *self
-                .sources
-                .get(&record.topic_partition())
-                .ok_or_else(|| format!("partition {} is new", record.topic_partition()))?;
-            let batch = batches.entry(source).or_insert_with(|| Batch {
-                source,
-                topic: record.topic.clone(),
-                from: self.next.get(&source).copied().unwrap_or(record.offset),
-                next: record.offset,
-                writes: Vec::new(),
-            });
-            batch.next = record.offset + 1;
-            batch.writes.push(record::read(record, &self.ingest.rules));
-            let extra = Extra {
-                value: record.value.clone().unwrap_or_default(),
-                redrives: record::redrives(&record.headers),
-                fails: self.ingest.config.development && record::simulates_failure(&record.headers),
-            };
-            extras.insert((source, record.offset), extra);
-        }
-        Ok(Work { batches: batches.into_values().collect(), extras })
     }
 }
