@@ -11,7 +11,8 @@
 //! look for such keys.
 //!
 //! Invariants: offsets grow from entry to entry; the table names the newest entry of each hash, an older one of it is
-//! passed over; times of marks do not decrease; as many entries as the budget was charged for.
+//! passed over; times of marks do not decrease; the budget was charged for as many entries as there are and are spare, and
+//! none is spare between two batches.
 
 use hashbrown::HashTable;
 use std::collections::VecDeque;
@@ -49,13 +50,17 @@ impl Budget {
         self.early.load(Ordering::Relaxed)
     }
 
-    fn take(&self) -> bool {
-        let one_more = |used| (used < self.most).then_some(used + 1);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    /// As many of these as there are left.
+    fn take(&self, entries: usize) -> usize {
+        let more = |used: usize| Some(used + entries.min(self.most.saturating_sub(used)));
+        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        entries.min(self.most.saturating_sub(before.unwrap_or_else(|used| used)))
     }
 
     fn give_back(&self, entries: usize) {
-        self.used.fetch_sub(entries, Ordering::Relaxed);
+        if entries > 0 {
+            self.used.fetch_sub(entries, Ordering::Relaxed);
+        }
     }
 }
 
@@ -104,6 +109,8 @@ pub struct Index {
     /// Number of the first entry; they are counted on for ever, the table holds their low 32 bits.
     first: u64,
     len: usize,
+    /// Entries that the budget was charged for, and that are not there.
+    spare: usize,
     marks: VecDeque<Mark>,
 }
 
@@ -117,8 +124,29 @@ impl Index {
             gone: 0,
             first: 0,
             len: 0,
+            spare: 0,
             marks: VecDeque::new(),
         }
+    }
+
+    /// Before a batch of at most `entries` calls of [`put`](Self::put): the budget, which others share, is asked once for all
+    /// of them. An atomic operation for each would wait for the table's cache misses one by one.
+    pub fn begin(&mut self, entries: usize) {
+        self.spare += self.budget.take(entries.saturating_sub(self.spare));
+    }
+
+    /// After a batch.
+    pub fn end(&mut self) {
+        self.budget.give_back(std::mem::take(&mut self.spare));
+    }
+
+    /// Room for one more, of which the caller makes an entry.
+    fn charge(&mut self) -> bool {
+        if self.spare == 0 {
+            return self.budget.take(1) == 1;
+        }
+        self.spare -= 1;
+        true
     }
 
     /// Bytes that it holds on to.
@@ -134,6 +162,15 @@ impl Index {
         self.blocks[at / BLOCK][at % BLOCK]
     }
 
+    /// Brings the places of these keys in the table into the cache, all at once: one by one, each would be waited for.
+    pub fn warm(&self, hashes: impl Iterator<Item = Hash>) {
+        let found = hashes.filter(|hash| {
+            let bits = bits_of(*hash);
+            self.table.find(spread(bits), |slot| slot.bits == bits).is_some()
+        });
+        std::hint::black_box(found.count());
+    }
+
     /// Where `hash` was seen.
     pub fn find(&self, hash: Hash) -> Option<Offset> {
         let bits = bits_of(hash);
@@ -146,15 +183,14 @@ impl Index {
     /// it was seen before does not count any more. Without room for one more the oldest is forgotten, or there is nothing
     /// to forget and this one is not noted.
     pub fn put(&mut self, hash: Hash, offset: Offset, now_ms: i64) {
-        if !self.budget.take() {
+        if !self.charge() {
             self.budget.early.fetch_add(1, Ordering::Relaxed);
             if self.len == 0 {
                 return;
             }
+            // Its room is this one's.
             self.pop_front();
-            if !self.budget.take() {
-                return;
-            }
+            self.spare -= 1;
         }
         if self.blocks.back().is_none_or(|block| block.len() == BLOCK) {
             // The first block of a small index grows as it is needed.
@@ -231,7 +267,7 @@ impl Index {
         if let Ok(found) = self.table.find_entry(spread(bits), |slot| slot.number == number) {
             found.remove();
         }
-        self.budget.give_back(1);
+        self.spare += 1;
     }
 
     /// Forgets what was seen longer than the window ago, give or take a 256th of it.
@@ -246,6 +282,7 @@ impl Index {
                 self.marks.clear();
             }
         }
+        self.end();
         self.shrink();
     }
 
@@ -254,6 +291,7 @@ impl Index {
         while self.len > 0 && self.entry((self.first + self.len as u64 - 1) as u32).offset >= end.get() {
             self.pop_back();
         }
+        self.end();
     }
 
     /// The log begins at `start` now.
@@ -261,6 +299,7 @@ impl Index {
         while self.len > 0 && self.entry(self.first as u32).offset < start.get() {
             self.pop_front();
         }
+        self.end();
         self.shrink();
     }
 
@@ -274,7 +313,7 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        self.budget.give_back(self.len);
+        self.budget.give_back(self.len + self.spare);
     }
 }
 
@@ -344,6 +383,8 @@ mod tests {
         PutNew(u64),
         /// What a follower does.
         Put(u64),
+        /// A batch of these, and more that it might have had.
+        Batch(Vec<u64>, usize),
         Wait(i64),
         Truncate(u8),
         Start(u8),
@@ -363,6 +404,7 @@ mod tests {
         fn it_is_what_a_plain_list_would_be(steps in prop::collection::vec(prop_oneof![
             6 => (0..40u64).prop_map(Step::PutNew),
             2 => (0..40u64).prop_map(Step::Put),
+            2 => (prop::collection::vec(0..40u64, 1..8), 0..4usize).prop_map(|(keys, more)| Step::Batch(keys, more)),
             2 => (0..300i64).prop_map(Step::Wait),
             1 => (0..20u8).prop_map(Step::Truncate),
             1 => (0..20u8).prop_map(Step::Start),
@@ -374,20 +416,32 @@ mod tests {
             let (mut now, mut end) = (0, 0i64);
             for step in steps {
                 match step {
-                    Step::PutNew(key) | Step::Put(key) => {
+                    Step::PutNew(_) | Step::Put(_) | Step::Batch(..) => {
                         index.expire(now);
                         list.retain(|listed| now - listed.at_ms < window);
-                        let known = list.iter().find(|listed| listed.key == key && listed.newest);
-                        prop_assert_eq!(index.find(hash(key)), known.map(|listed| Offset(listed.offset)));
-                        if known.is_none() || matches!(step, Step::Put(_)) {
-                            index.put(hash(key), Offset(end), now);
-                            if list.len() == most {
-                                list.pop_front();
+                        let (keys, only_new) = match step {
+                            Step::PutNew(key) => (vec![key], true),
+                            Step::Put(key) => (vec![key], false),
+                            Step::Batch(keys, more) => {
+                                index.begin(keys.len() + more);
+                                (keys, true)
                             }
-                            list.iter_mut().filter(|listed| listed.key == key).for_each(|listed| listed.newest = false);
-                            list.push_back(Listed { key, offset: end, at_ms: now, newest: true });
+                            _ => unreachable!("only these put"),
+                        };
+                        for key in keys {
+                            let known = list.iter().find(|listed| listed.key == key && listed.newest);
+                            prop_assert_eq!(index.find(hash(key)), known.map(|listed| Offset(listed.offset)));
+                            if known.is_none() || !only_new {
+                                index.put(hash(key), Offset(end), now);
+                                if list.len() == most {
+                                    list.pop_front();
+                                }
+                                list.iter_mut().filter(|listed| listed.key == key).for_each(|listed| listed.newest = false);
+                                list.push_back(Listed { key, offset: end, at_ms: now, newest: true });
+                            }
+                            end += 1;
                         }
-                        end += 1;
+                        index.end();
                     }
                     Step::Wait(ms) => now += ms,
                     Step::Truncate(back) => {

@@ -1,7 +1,7 @@
 //! The index as a part of its log: taken along by appends and truncations, read up again after a start, and asked by the
 //! leader's appends.
 
-use super::{Dedup, DedupStats, Repeat, for_each_key};
+use super::{Dedup, DedupStats, MOST_KEYS, Repeat, for_each_key};
 use crate::error::{AppendError, ReadError};
 use crate::log::{Appended, Inner, PartitionLog};
 use crate::store::Store;
@@ -113,7 +113,8 @@ impl PartitionLog {
         };
         dedup.index.expire(now_ms);
         dedup.index.forget_below(start);
-        let mut keys = Vec::new();
+        let room = usize::try_from(header.count()).unwrap_or(0).min(MOST_KEYS);
+        let mut keys = Vec::with_capacity(room);
         if !for_each_key(&dedup.config, secret, &bytes, |offset, hash| keys.push((offset, hash))) {
             // Appended as it is, it could hold a key that the log has.
             return Err(AppendError::Invalid(
@@ -148,6 +149,8 @@ impl PartitionLog {
             checked?;
         }
         let dedup = inner.dedup.as_mut().expect("it was just there");
+        dedup.index.warm(keys.iter().map(|(_, hash)| *hash));
+        dedup.index.begin(keys.len());
         let mut repeats = Vec::new();
         for (offset, hash) in keys {
             match dedup.index.find(hash) {
@@ -155,6 +158,7 @@ impl PartitionLog {
                 None => dedup.index.put(hash, offset, now_ms),
             }
         }
+        dedup.index.end();
         let none_is_new = repeats.len() as i64 == i64::from(header.count());
         if none_is_new && header.producer().is_none() {
             let last_offset = repeats.iter().map(|repeat| repeat.first).fold(Offset::ZERO, Offset::max);

@@ -32,6 +32,9 @@ use uuid::Uuid;
 
 pub use index::Budget;
 
+/// So much room is made for the keys of a batch before they are seen; a batch may say that it has any number of records.
+const MOST_KEYS: usize = 4096;
+
 /// What makes two records the same (`dedup.key`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DedupKey {
@@ -151,13 +154,18 @@ impl Dedup {
             let whole = batches.slice(at..at + batch.len());
             at += batch.len();
             let now_ms = time_of(header.base_offset());
-            let (next, index) = (self.next, &mut self.index);
+            let next = self.next;
+            let mut keys = Vec::with_capacity(usize::try_from(header.count()).unwrap_or(0).min(MOST_KEYS));
             // A key that is there already had outlived its window for the leader that took it again.
             for_each_key(&self.config, secret, &whole, |offset, hash| {
                 if offset >= next {
-                    index.put(hash, offset, now_ms);
+                    keys.push((offset, hash));
                 }
             });
+            self.index.warm(keys.iter().map(|(_, hash)| *hash));
+            self.index.begin(keys.len());
+            keys.into_iter().for_each(|(offset, hash)| self.index.put(hash, offset, now_ms));
+            self.index.end();
             self.next = self.next.max(header.next_offset());
         }
     }
