@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use crate::config::GatewayConfig;
+use crate::demo::Control;
 use crate::http::admission::Admission;
 use crate::http::health::Readiness;
 use crate::http::idempotency::Answers;
@@ -34,6 +35,7 @@ pub struct App {
     pub(crate) readiness: Readiness,
     pub(crate) meters: Meters,
     pub(crate) live: Live,
+    pub(crate) demo: Control,
     default_topic: Arc<str>,
     /// The default topic was there when last looked.
     default_exists: AtomicBool,
@@ -80,6 +82,7 @@ impl App {
             readiness: Readiness::default(),
             meters: Meters::default(),
             live: Live::new(),
+            demo: Control::new(&config.name, config.ingest.development),
             default_topic: config.default_topic.as_str().into(),
             default_exists: AtomicBool::new(false),
             creating: Mutex::new(()),

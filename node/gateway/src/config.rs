@@ -6,6 +6,8 @@ use std::time::Duration;
 /// Limits and names of one gateway. The keys of a node's configuration that begin with `http.` are these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
+    /// What others call this gateway: the address that its clients use.
+    pub name: String,
     /// Topic of `POST /produce` and `GET /consume` when none is named; created on first use.
     pub default_topic: String,
     /// Connections held at once; further ones are closed at once.
@@ -41,6 +43,7 @@ pub struct GatewayConfig {
 impl Default for GatewayConfig {
     fn default() -> Self {
         GatewayConfig {
+            name: "a gateway".to_owned(),
             default_topic: "events".to_owned(),
             max_connections: 10_000,
             max_body_bytes: 4 << 20,

@@ -16,6 +16,7 @@
 
 mod app;
 mod config;
+pub mod demo;
 pub mod http;
 pub mod ingest;
 mod live;

@@ -89,10 +89,17 @@ where
     drop(listener);
     // Streams have no end of their own.
     app.live.stop();
+    let demo = tokio::spawn({
+        let app = app.clone();
+        async move { app.demo.close().await }
+    });
     if tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await.is_err() {
         tracing::warn!("some HTTP requests were not answered in time");
     }
     app.instances.close().await;
+    if tokio::time::timeout(LAST_ANSWERS, demo).await.is_err() {
+        tracing::warn!("the demonstration did not stop in time");
+    }
     // After the last answer, which may have waited for it.
     stop_ingest.cancel();
     if let Some(ingesting) = ingesting

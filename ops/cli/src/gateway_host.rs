@@ -13,6 +13,7 @@ use strandline_node::config::{HostPort, NodeConfig};
 pub fn gateway_config(config: &NodeConfig) -> GatewayConfig {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     GatewayConfig {
+        name: config.advertised_http().map_or_else(|| "a gateway".to_owned(), |address| address.to_string()),
         default_topic: config.http_default_topic.clone(),
         max_connections: config.max_connections,
         max_body_bytes: bytes(config.http_max_body_bytes),

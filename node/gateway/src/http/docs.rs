@@ -1,7 +1,7 @@
 //! `/openapi.json`: what the gateway takes and gives, for programs. `/docs`: the same for people, made from it, with
 //! nothing fetched from anywhere.
 
-use super::{consume, event, groups, health, live, problem, produce, topics};
+use super::{consume, demo, event, groups, health, live, problem, produce, topics};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse};
 use serde_json::Value;
@@ -42,6 +42,9 @@ use utoipa::OpenApi;
         live::partitions,
         live::groups,
         live::stream,
+        demo::show,
+        demo::put,
+        demo::stop,
         health::alive,
         health::ready,
     ),

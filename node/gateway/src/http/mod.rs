@@ -4,6 +4,7 @@ pub mod admission;
 mod cloudevents;
 mod consume;
 mod dashboard;
+mod demo;
 mod docs;
 mod event;
 pub mod extract;
@@ -46,6 +47,7 @@ pub fn routes(app: AppState) -> Router {
         .route("/v1/cluster/partitions", get(live::partitions))
         .route("/v1/cluster/groups", get(live::groups))
         .route("/v1/live", get(live::stream))
+        .route("/v1/demo", get(demo::show).put(demo::put).delete(demo::stop))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(docs::openapi))
