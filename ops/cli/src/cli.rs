@@ -1,7 +1,7 @@
 //! The command line as a whole: global options and the list of commands.
 
 use crate::commands::{
-    bench, cluster, completions, config, consume, dev, dlq, gateway, group, produce, serve, topic,
+    bench, cluster, completions, config, consume, demo, dev, dlq, gateway, group, produce, serve, topic,
 };
 use crate::exit;
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -69,6 +69,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Dev(dev::DevArgs),
+    Demo(demo::DemoArgs),
     Serve(Box<serve::ServeArgs>),
     Gateway(gateway::GatewayArgs),
     #[command(subcommand)]
@@ -171,6 +172,8 @@ mod tests {
         for line in [
             "strandline dev --nodes 3 --data-dir ./d --kafka-port 9092 --grpc-port 7070 --peer-port 7170 --http-port 8080 --no-restart",
             "strandline dev --nodes 1 -- --log-level debug",
+            "strandline demo --rate 1000000 --minutes 5",
+            "strandline demo --seconds 20 --no-groups --json",
             "strandline serve --config node.toml",
             "strandline serve --node-id 1 --data-dir d --listen-grpc 0.0.0.0:7070 --advertise-grpc h:7070 \
              --listen-peer 0.0.0.0:7170 --advertise-peer h:7170 --form-cluster 1=a:1,2=b:2,3=c:3",
@@ -214,6 +217,8 @@ mod tests {
             "strandline consume t --from soon",
             "strandline consume t --format %q",
             "strandline group reset g --topic t",
+            "strandline demo --rate 9999",
+            "strandline demo --minutes 1 --seconds 1",
             "strandline serve --datadir x",
             "strandline dev --nodes 0",
             "strandline topic create t --config flush",
