@@ -199,6 +199,9 @@ mod tests {
             "strandline bench produce --topic t --partitions 12 --size 1024 --acks all --rate 1000 --duration 10s",
             "strandline bench consume --topic t --duration 10s",
             "strandline bench latency --topic t --rate 100 --duration 10s --json",
+            "strandline bench load --via http --rate 20k --concurrency 500 --duration 10s --size 200 --html r.html",
+            "strandline bench load --via kafka --rate max --brokers a:1,b:2 --acks leader --batch 10 --keys 100 --json",
+            "strandline bench load --via grpc --find-limit --limit-p99 50ms --warmup 2s",
             "strandline completions bash",
             "strandline config list",
         ] {

@@ -11,6 +11,7 @@
 
 mod cli;
 mod commands;
+mod descriptors;
 mod exit;
 mod gateway_host;
 mod logging;

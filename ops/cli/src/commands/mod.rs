@@ -38,12 +38,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args, out),
         Command::Gateway(args) => gateway::run(&args, &global, out),
         Command::Topic(command) => one_thread(topic::run(command, &global, out)),
-        Command::Produce(args) => many_records(produce::run(args, &global, out)),
-        Command::Consume(args) => many_records(consume::run(args, &global, out)),
+        Command::Produce(args) => many_records(DATA_THREADS, produce::run(args, &global, out)),
+        Command::Consume(args) => many_records(DATA_THREADS, consume::run(args, &global, out)),
         Command::Group(command) => one_thread(group::run(command, &global, out)),
         Command::Dlq(command) => one_thread(dlq::run(command, &global, out)),
         Command::Cluster(command) => one_thread(cluster::run(command, &global, out)),
-        Command::Bench(command) => many_records(bench::run(command, &global, out)),
+        Command::Bench(command) => {
+            many_records(command.threads().unwrap_or(DATA_THREADS), bench::run(command, &global, out))
+        }
         Command::Config(command) => config::run(command, out),
         Command::Completions(args) => completions::run(&args, out),
     }
@@ -63,9 +65,12 @@ fn one_thread(command: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 }
 
 /// For commands that move many records; they see to interruption themselves, since they have something to finish.
-fn many_records(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(DATA_THREADS).enable_all().build();
+fn many_records(threads: usize, command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = match threads {
+        // Without a second thread nothing has to be woken.
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    };
     let runtime = runtime.map_err(no_runtime)?;
     let done = runtime.block_on(command);
     // A thread may be blocked reading standard input for ever.

@@ -110,16 +110,7 @@ pub async fn stopped(mut signals: Signals) {
 
 /// A node holds some files of each partition open: takes as many descriptors as it may have.
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls only read or write the struct they are given.
-    let raised = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-        }
-    };
-    if !raised {
-        let error = std::io::Error::last_os_error();
+    if let Err(error) = crate::descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of open files could not be raised; many partitions may exceed it");
     }
 }

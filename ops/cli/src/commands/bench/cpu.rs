@@ -35,12 +35,7 @@ impl CpuTime {
 
     /// What was used since, for so many bytes. A node that was replaced meanwhile counts from its start.
     pub fn used_since(&self, args: &CpuArgs, bytes: u64) -> Result<CpuUsed, Failure> {
-        let now = CpuTime::now(args)?;
-        let before =
-            |pid: u32| self.nodes.iter().find(|(p, _)| *p == pid).map_or(0.0, |(_, seconds)| *seconds);
-        let cluster: f64 = now.nodes.iter().map(|(pid, seconds)| seconds - before(*pid)).sum();
-        let cluster = (!now.nodes.is_empty()).then_some(cluster);
-        let client = now.client - self.client;
+        let (client, cluster) = self.until(&CpuTime::now(args)?);
         let gigabytes = (bytes as f64 / 1e9).max(1e-9);
         Ok(CpuUsed {
             client_seconds: client,
@@ -48,6 +43,26 @@ impl CpuTime {
             client_seconds_per_gb: client / gigabytes,
             cluster_seconds_per_gb: cluster.map(|seconds| seconds / gigabytes),
         })
+    }
+
+    /// Seconds from this moment to a later one: this process's, and the nodes' if any are watched.
+    pub fn until(&self, later: &CpuTime) -> (f64, Option<f64>) {
+        let before =
+            |pid: u32| self.nodes.iter().find(|(p, _)| *p == pid).map_or(0.0, |(_, seconds)| *seconds);
+        let cluster: f64 = later.nodes.iter().map(|(pid, seconds)| seconds - before(*pid)).sum();
+        (later.client - self.client, (!later.nodes.is_empty()).then_some(cluster))
+    }
+
+    /// Resident memory of the watched nodes together, in bytes. One that has just ended counts nothing.
+    pub fn memory(&self) -> Option<u64> {
+        // SAFETY: a plain query.
+        let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let of = |pid: &u32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+            text.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        let pages: u64 = self.nodes.iter().filter_map(|(pid, _)| of(pid)).sum();
+        (!self.nodes.is_empty()).then_some(pages * page)
     }
 }
 
@@ -133,6 +148,7 @@ mod tests {
         let used = before.used_since(&args, 1_000_000_000).unwrap();
         assert!((used.client_seconds - used.cluster_seconds.unwrap()).abs() < 0.05, "{used:?}");
         assert!((used.client_seconds - used.client_seconds_per_gb).abs() < 1e-9);
+        assert!(before.memory().is_some_and(|bytes| bytes > 1 << 20), "this process is resident");
     }
 
     #[test]

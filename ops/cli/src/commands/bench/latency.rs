@@ -1,9 +1,9 @@
 //! `strandline bench latency`: one record after another through the whole cluster, timed on both ways out.
 
 use super::cpu::CpuTime;
-use super::load::{Payload, Schedule};
 use super::produce::{Shared, name_of, time};
 use super::report::{Report, Times};
+use super::source::{Payload, Schedule};
 use super::{LatencyArgs, Target};
 use crate::cli::Global;
 use crate::commands::connect;

@@ -9,6 +9,7 @@ mod latency;
 mod load;
 mod produce;
 mod report;
+mod source;
 
 use crate::cli::{Global, parse_pair, parse_size, parse_time};
 use crate::exit::Failure;
@@ -18,12 +19,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 use strandline_client::{Admin, ErrorCode, NewTopic};
 
-/// Measure a cluster: produce, consume, latency
+/// Measure a cluster: produce, consume, latency, and load over HTTP, gRPC and Kafka's protocol
 #[derive(Debug, clap::Subcommand)]
 pub enum BenchCommand {
     Produce(ProduceArgs),
     Consume(ConsumeArgs),
     Latency(LatencyArgs),
+    Load(Box<load::LoadArgs>),
+}
+
+impl BenchCommand {
+    /// Threads of its runtime, where it does not take the usual number.
+    pub fn threads(&self) -> Option<usize> {
+        match self {
+            BenchCommand::Load(args) => Some(args.threads as usize),
+            _ => None,
+        }
+    }
 }
 
 /// The topic that is used.
@@ -142,6 +154,7 @@ pub async fn run(command: BenchCommand, global: &Global, out: Output) -> Result<
         BenchCommand::Produce(args) => produce::run(&args, global, out).await,
         BenchCommand::Consume(args) => consume::run(&args, global, out).await,
         BenchCommand::Latency(args) => latency::run(&args, global, out).await,
+        BenchCommand::Load(args) => load::run(&args, global, out).await,
     }
 }
 

@@ -1,8 +1,8 @@
 //! `strandline bench produce`.
 
 use super::cpu::CpuTime;
-use super::load::{Payload, Schedule};
 use super::report::{Report, Times};
+use super::source::{Payload, Schedule};
 use super::{ProduceArgs, Target};
 use crate::cli::Global;
 use crate::commands::connect;

@@ -26,15 +26,36 @@ impl Times {
         self.0.add(&other.0).expect("the bounds are the same");
     }
 
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// As if nothing had been recorded; keeps its memory.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// In milliseconds; 0 if nothing was recorded.
+    pub fn mean_ms(&self) -> f64 {
+        self.0.mean() / 1000.0
+    }
+
+    /// The time in milliseconds that this share of all (0 to 1) did not exceed.
+    pub fn at_ms(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    pub fn max_ms(&self) -> f64 {
+        self.0.max() as f64 / 1000.0
+    }
+
     pub fn quantiles(&self) -> Option<Quantiles> {
-        let ms = |micros: u64| micros as f64 / 1000.0;
-        let at = |quantile: f64| ms(self.0.value_at_quantile(quantile));
         (!self.0.is_empty()).then(|| Quantiles {
-            samples: self.0.len(),
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-            p999_ms: at(0.999),
-            max_ms: ms(self.0.max()),
+            samples: self.count(),
+            p50_ms: self.at_ms(0.5),
+            p99_ms: self.at_ms(0.99),
+            p999_ms: self.at_ms(0.999),
+            max_ms: self.max_ms(),
         })
     }
 }
