@@ -34,7 +34,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
     match command {
         Command::Dev(args) => dev::run(args, &global, out),
-        Command::Demo(args) => many_records(demo::run(args, &global, out)),
+        Command::Demo(args) => many_records(DATA_THREADS, demo::run(args, &global, out)),
         Command::Serve(args) => serve::run(&args, out),
         Command::Gateway(args) => gateway::run(&args, &global, out),
         Command::Topic(command) => one_thread(topic::run(command, &global, out)),
