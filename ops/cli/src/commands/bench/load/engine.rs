@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A free slot takes the next number. While all are busy requests become late, none is skipped: what is due and not
-//! started at the end of the schedule is reported as not reached. Requests that were due before the end of the warm-up
-//! are sent and not counted.
+//! started at the end of the schedule is reported as not reached. Requests of the warm-up are sent and not counted; those
+//! that were not sent by its end never are.
 
 use super::super::CpuArgs;
 use super::super::cpu::CpuTime;
@@ -216,6 +216,11 @@ async fn one<S: Slot>(mut slot: S, shared: Arc<Shared>, mut stopped: watch::Rece
         let n = shared.next.fetch_add(1, Relaxed);
         let now = shared.begun.elapsed();
         let Some(due) = schedule.due(n, now) else { break };
+        if due < warmup && now >= warmup {
+            // A cluster that was too slow for the warm-up is measured without what that left over.
+            shared.next.fetch_max(schedule.first_at(warmup), Relaxed);
+            continue;
+        }
         // What a free slot waited for is sent, also if the slot is woken late.
         if now >= schedule.end {
             break;

@@ -71,7 +71,7 @@ fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
 }
 
 fn seconds(value: f64) -> String {
-    format!("{value:.0}")
+    format!("{}", (value * 100.0).round() / 100.0)
 }
 
 fn count(value: f64) -> String {

@@ -222,7 +222,11 @@ async fn measure<S: Slot>(
     }
     if report.requests.acknowledged == 0 {
         let most = report.errors.iter().max_by_key(|(_, count)| **count);
-        let why = most.map_or("all were refused".to_owned(), |(kind, count)| format!("{count} × {kind}"));
+        let why = match most {
+            Some((kind, count)) => format!("{count} × {kind}"),
+            None if report.requests.refused > 0 => "all were refused".to_owned(),
+            None => "none was sent".to_owned(),
+        };
         return Err(Failure::new(Exit::Failure, format_args!("no request was acknowledged: {why}")));
     }
     Ok(())

@@ -55,17 +55,19 @@ impl Schedule {
         (due < self.end).then_some(due)
     }
 
+    /// The first request that is due at or after a time, or at the end; 0 in a closed loop.
+    pub fn first_at(&self, time: Duration) -> u64 {
+        let Rate::PerSecond(rate) = self.rate else { return 0 };
+        let time = time.min(self.end);
+        let guess = (time.as_secs_f64() * rate) as u64;
+        let due = |n: &u64| Duration::from_secs_f64(*n as f64 / rate) >= time;
+        (guess.saturating_sub(1)..).find(due).unwrap_or(guess)
+    }
+
     /// How many requests are due from `from` up to and without `to`; `None` in a closed loop.
     pub fn count(&self, from: Duration, to: Duration) -> Option<u64> {
-        let Rate::PerSecond(rate) = self.rate else { return None };
-        // The first request that is due at or after a time.
-        let first = |time: Duration| {
-            let guess = (time.min(self.end).as_secs_f64() * rate) as u64;
-            (guess.saturating_sub(1)..)
-                .find(|n| Duration::from_secs_f64(*n as f64 / rate) >= time.min(self.end))
-                .unwrap_or(guess)
-        };
-        Some(first(to).saturating_sub(first(from)))
+        let open = self.rate != Rate::Max;
+        open.then(|| self.first_at(to).saturating_sub(self.first_at(from)))
     }
 }
 

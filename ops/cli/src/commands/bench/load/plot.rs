@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 66.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 38.0;
@@ -98,7 +98,10 @@ impl Map {
             }
             (true, Scale::Log) => {
                 let (first, last) = (self.from.log10().round() as i32, self.to.log10().round() as i32);
-                (first..=last).map(|power| 10_f64.powi(power)).collect()
+                // A short axis has room for more than its tens.
+                let digits: &[f64] = if last - first <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let of = |power: i32| digits.iter().map(move |digit| digit * 10_f64.powi(power));
+                (first..=last).flat_map(of).collect()
             }
         };
         let room = (self.to - self.from).abs() * 1e-9;

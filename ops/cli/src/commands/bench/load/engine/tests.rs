@@ -105,6 +105,20 @@ async fn the_warm_up_is_sent_and_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_too_slow_a_warm_up_left_over_is_not_measured() {
+    // Two slots of 10 ms are 200 requests a second; 500 are due.
+    let fake = Fake::new(10);
+    let (measured, _) = go(plan(Rate::PerSecond(500.0), 2, 3), 2, fake.clone()).await;
+    assert_eq!(measured.due, Some(500));
+    close(measured.started as f64, 200.0);
+    assert!(measured.total.latency.max_ms() < 700.0, "{}", measured.total.latency.max_ms());
+    let sent = fake.sent.lock().unwrap().clone();
+    let different: std::collections::BTreeSet<_> = sent.iter().collect();
+    assert_eq!(different.len(), sent.len(), "each once");
+    assert!(sent.iter().any(|n| (380..=420).contains(n)) && !sent.iter().any(|n| (500..1000).contains(n)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_loop_keeps_every_slot_busy() {
     let (measured, _) = go(plan(Rate::Max, 0, 2), 3, Fake::new(10)).await;
     close(measured.total.acknowledged as f64, 600.0);

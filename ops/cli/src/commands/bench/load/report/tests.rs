@@ -109,6 +109,11 @@ fn a_step_holds_only_when_nothing_is_wrong_with_it() {
     assert!(fine.step(85.4, 1000.0).holds);
     assert!(fine.step(86.2, 1000.0).holds, "99 % of it");
     assert!(fine.step(87.0, 1000.0).why.is_some_and(|why| why.contains("less was reached")));
+    fine.seconds = 10.25;
+    assert!(fine.step(86.2, 1000.0).holds, "last answers are no lack of rate");
+    fine.seconds = 10.5;
+    assert!(!fine.step(86.2, 1000.0).holds, "a queue that has to be worked off is");
+    fine.seconds = 10.0;
     assert_eq!(fine.step(85.4, 50.0).why.as_deref(), Some("p99 above 50 ms"));
     fine.requests.failed = 1;
     assert_eq!(fine.step(85.4, 1000.0).why.as_deref(), Some("1 failed"));
