@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Takes the figures of RESULTS.md that are not a comparison: start, size, idle CPU, many partitions, a node that was away, a large
 # text under SIGKILL. Against release builds in target/release (or BIN), in a directory of its own that it removes (WORK, 20 GB free).
-# Run it on a quiet machine: `cargo build --release && ops/bench/figures.sh [start many big away text]` (all without arguments,
-# about five minutes).
+# Run it on a quiet machine: `cargo build --release && ops/bench/figures.sh [start many big away text http]` (all without arguments,
+# about ten minutes).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=${BIN:-$PWD/target/release}
@@ -143,6 +143,36 @@ figures_text() {
     say "$(wc -l < "$work/read.txt") lines, $(cat "$work/kills.txt") kills: none lost, none twice" "order kept in 5 000 keys"
 }
 
-for part in "${@:-start many big away text}"; do
+# Requests over HTTP, the generator on the same machine. The limit for the last two is set low, so that four times as much can be sent.
+load() { # what is measured, directory, flags…
+    local what=$1 dir=$2
+    shift 2
+    echo "$what"
+    strandline bench load --data-dir "$dir" --warmup 2s "$@" 2> "$work/load.err" |
+        grep -E '^(throughput|requests|latency|429|CPU|limit)' || { cat "$work/load.err" >&2; exit 1; }
+}
+figures_http() {
+    local all="http://127.0.0.1:$http,http://127.0.0.1:$((http + 1)),http://127.0.0.1:$((http + 2))"
+    local one="http://127.0.0.1:$http" limit
+    start_dev "$work/http"
+    load "/produce, closed loop" "$work/http" --url "$all" --concurrency 500 --rate max
+    load "/produce, the highest rate that holds" "$work/http" --url "$all" --concurrency 2000 --rate 10000 \
+        --find-limit --json-file "$work/limit.json"
+    limit=$(grep -o '"limit":{"requests_per_second":[0-9]*' "$work/limit.json" | grep -o '[0-9]*$')
+    load "/produce at half of it" "$work/http" --url "$all" --concurrency 2000 --rate "$((limit / 2))" --duration 30s
+    load "/produce, 8 000 clients that never wait, one gateway (it lets 4 096 in)" "$work/http" --url "$one" \
+        --concurrency 8000 --rate max --duration 30s
+    load "/register_event, closed loop" "$work/http" --url "$all" --path register --concurrency 500 --rate max
+    stop_dev "$work/http"
+    start_dev "$work/http" -- --http-client-rate 5000 --http-client-burst 500
+    load "/produce just below a limit of 5 000/s" "$work/http" --url "$one" --concurrency 1000 --rate 4900 --duration 20s
+    load "/produce at four times that limit" "$work/http" --url "$one" --concurrency 1000 --rate 20000 --duration 20s
+    stop_dev "$work/http"
+    start_dev "$work/http"
+    load "/api/events, closed loop" "$work/http" --url "$all" --path ingest --concurrency 300 --rate max
+    stop_dev "$work/http"
+}
+
+for part in "${@:-start many big away text http}"; do
     for name in $part; do "figures_$name"; done
 done
