@@ -6,6 +6,7 @@
 
 use crate::context::Context;
 use crate::error::ServeError;
+use crate::metrics::{Requests, records_in};
 use crate::partition::Partition;
 use crate::replica::Fetchers;
 use parking_lot::{Mutex, RwLock};
@@ -103,6 +104,15 @@ impl Broker {
         self.partitions.read().values().cloned().collect()
     }
 
+    /// Batches of a partition go out to a consumer.
+    pub fn fetched(&self, requests: &Requests, tp: Option<TopicPartition>, batches: &[u8]) {
+        let records = records_in(batches);
+        requests.volume.add(records, batches.len());
+        if let Some(partition) = tp.and_then(|tp| self.partition(tp)) {
+            partition.meters().fetched.add(records, batches.len());
+        }
+    }
+
     /// Waits until `bytes` more may be in flight; they are until the permit is dropped. A request larger
     /// than the whole budget waits for all of it.
     pub async fn produce_budget(&self, bytes: usize) -> OwnedSemaphorePermit {
@@ -164,6 +174,11 @@ impl Broker {
     /// Whether something waits for [`Broker::open_again`].
     pub fn has_unopened(&self) -> bool {
         !self.unopened.lock().is_empty()
+    }
+
+    /// Partitions of this node whose log cannot be opened so far.
+    pub fn unopened(&self) -> usize {
+        self.unopened.lock().len()
     }
 
     fn affected(&self, image: &Image, delta: &Delta) -> BTreeSet<TopicPartition> {

@@ -3,6 +3,7 @@
 use crate::config::NodeConfig;
 use crate::env::Env;
 use crate::error::ServeError;
+use crate::metrics::Meters;
 use crate::peers::Peers;
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -28,6 +29,8 @@ pub struct Context {
     pub store: Arc<Store>,
     pub raft: RaftHandle,
     pub peers: Peers,
+    /// Counts; nothing is decided by them.
+    pub meters: Meters,
     /// Known once the cluster is formed or joined.
     pub cluster_id: OnceLock<Uuid>,
     /// Cancelled when the node stops serving; tasks end then.
@@ -60,6 +63,7 @@ impl Context {
             store,
             raft,
             peers,
+            meters: Meters::default(),
             cluster_id: OnceLock::new(),
             stopping,
             broker_epoch: AtomicU64::new(0),

@@ -46,7 +46,10 @@ pub trait Listener: Send {
 pub struct RealEnv {
     workers: Arc<ThreadHost>,
     seed: u64,
+    on_start: Option<OnStart>,
 }
+
+type OnStart = Box<dyn Fn(Inspect) + Send + Sync>;
 
 impl Debug for RealEnv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,7 +64,13 @@ impl RealEnv {
     #[allow(clippy::disallowed_methods, clippy::new_without_default, reason = "this is the real seam")]
     pub fn new() -> Self {
         let on_fatal = Arc::new(|worker: &str, error: &io::Error| end_process(worker, error));
-        RealEnv { workers: Arc::new(ThreadHost::new(on_fatal)), seed: rand::random() }
+        RealEnv { workers: Arc::new(ThreadHost::new(on_fatal)), seed: rand::random(), on_start: None }
+    }
+
+    /// Calls `then` when the node's parts exist ([`Env::started`]). What it keeps of the node must not be in this
+    /// environment, which the node keeps.
+    pub fn on_start(self, then: impl Fn(Inspect) + Send + Sync + 'static) -> Self {
+        RealEnv { on_start: Some(Box::new(then)), ..self }
     }
 }
 
@@ -109,6 +118,12 @@ impl Env for RealEnv {
 
     fn die(&self, what: &str, error: &io::Error) {
         end_process(what, error)
+    }
+
+    fn started(&self, node: Inspect) {
+        if let Some(then) = &self.on_start {
+            then(node);
+        }
     }
 }
 

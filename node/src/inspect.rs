@@ -51,6 +51,12 @@ impl Inspect {
         Inspect { context, broker }
     }
 
+    /// What the node shows to Prometheus, with at most `limit` series for topics, partitions and groups each. Does not
+    /// keep it alive.
+    pub fn metrics(&self, limit: usize) -> crate::metrics::NodeMetrics {
+        crate::metrics::NodeMetrics::new(&self.context, &self.broker, limit)
+    }
+
     pub fn node(&self) -> BrokerId {
         self.context.id
     }

@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod group;
 pub mod inspect;
 mod lifecycle;
+pub mod metrics;
 mod net;
 mod partition;
 mod peer_listener;

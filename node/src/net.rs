@@ -2,7 +2,7 @@
 
 mod accept;
 
-pub use accept::{Acceptor, Limits, MAX_PEER_CONNECTIONS, Remote, ServedIo, incoming};
+pub use accept::{Acceptor, Connections, Limits, MAX_PEER_CONNECTIONS, Remote, ServedIo, incoming};
 
 use std::io;
 use std::time::Duration;

@@ -35,6 +35,7 @@ pub fn start(
 async fn accept(broker: Arc<Broker>, listener: Box<dyn Listener>, grpc: mpsc::Sender<io::Result<ServedIo>>) {
     let stopping = broker.context().stopping.clone();
     let mut acceptor = Acceptor::new("peer", listener, Limits::new(MAX_PEER_CONNECTIONS));
+    broker.context().meters.listens(acceptor.connections());
     let streams = Arc::new(Semaphore::new(MAX_REPLICATION_STREAMS));
     let accepting = async {
         loop {

@@ -13,7 +13,7 @@ use crate::controller::Controller;
 use crate::dedup;
 use crate::env::Env;
 use crate::error::ServeError;
-use crate::front::grpc::{GrpcFront, keep_body};
+use crate::front::grpc::{GrpcFront, arrives};
 use crate::front::kafka::KafkaFront;
 use crate::group::Groups;
 use crate::inspect::Inspect;
@@ -331,11 +331,12 @@ fn serve_grpc(
     let service = StrandlineServer::new(front)
         .max_decoding_message_size(net::MAX_MESSAGE)
         .max_encoding_message_size(net::MAX_MESSAGE);
-    let router = net::server().layer(MapRequestLayer::new(keep_body as fn(_) -> _)).add_service(service);
+    let router = net::server().layer(MapRequestLayer::new(arrives(context.clone()))).add_service(service);
     let stopping = context.stopping.clone();
-    let limits = net::Limits::new(context.config.max_connections);
+    let acceptor = net::Acceptor::new("gRPC", listener, net::Limits::new(context.config.max_connections));
+    context.meters.listens(acceptor.connections());
     async move {
-        let connections = net::incoming("gRPC", listener, limits);
+        let connections = net::incoming(acceptor);
         let serving = router.serve_with_incoming_shutdown(connections, stopping.cancelled());
         until_stopped(serving, &stopping, "the gRPC listener ended").await;
     }

@@ -154,6 +154,7 @@ pub(crate) struct Shared {
     pub cache: Arc<CacheBudget>,
     pub space: Space,
     pub compaction: Compaction,
+    pub meters: crate::meters::Meters,
     pub dedup: Arc<crate::dedup::Budget>,
     /// Held while a checkpoint is taken.
     pub checkpointing: Mutex<Progress>,
@@ -190,6 +191,7 @@ impl Shared {
             cache: Arc::new(CacheBudget::new(config.tail_cache_bytes)),
             space: Space { left: AtomicI64::new(0), full: AtomicBool::new(false) },
             compaction: Compaction::default(),
+            meters: Default::default(),
             checkpointing: Mutex::new(Progress { sequence: start.checkpoint_sequence, first: true }),
             logs: Mutex::default(),
             garbage: Mutex::default(),

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use strandline_client::{Client, ErrorCode, NewTopic, Producer, TopicDescription};
-use tokio::sync::Mutex;
+use strandline_metrics::Source;
+use tokio::sync::{Mutex, Semaphore};
 
 /// One gateway: its limits and its way to the cluster.
 #[derive(Debug)]
@@ -36,6 +37,11 @@ pub struct App {
     pub(crate) meters: Meters,
     pub(crate) live: Live,
     pub(crate) demo: Control,
+    /// What `/metrics` shows besides the gateway itself.
+    pub(crate) sources: Vec<Arc<dyn Source>>,
+    pub(crate) scraping: Mutex<()>,
+    /// Places for connections.
+    pub(crate) connections: Arc<Semaphore>,
     default_topic: Arc<str>,
     /// The default topic was there when last looked.
     default_exists: AtomicBool,
@@ -52,11 +58,15 @@ const MAX_TOPIC_NAME: usize = 249;
 
 impl App {
     /// A gateway in front of the client's cluster, on the present Tokio runtime. Talks to nobody yet; [`Ingest::run`]
-    /// brings events into the store.
+    /// brings events into the store. `sources` are shown at `/metrics` besides the gateway itself.
     ///
     /// # Errors
     /// [`ServeError::Config`].
-    pub fn new(config: GatewayConfig, client: Client) -> Result<AppState, ServeError> {
+    pub fn new(
+        config: GatewayConfig,
+        client: Client,
+        sources: Vec<Arc<dyn Source>>,
+    ) -> Result<AppState, ServeError> {
         if let Some(problem) = config.problem() {
             return Err(ServeError::Config(problem));
         }
@@ -83,6 +93,9 @@ impl App {
             meters: Meters::default(),
             live: Live::new(),
             demo: Control::new(&config.name, config.ingest.development),
+            sources,
+            scraping: Mutex::new(()),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
             default_topic: config.default_topic.as_str().into(),
             default_exists: AtomicBool::new(false),
             creating: Mutex::new(()),

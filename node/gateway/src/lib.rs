@@ -20,6 +20,7 @@ pub mod demo;
 pub mod http;
 pub mod ingest;
 mod live;
+pub mod metrics;
 mod server;
 
 pub use app::{App, AppState};

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use strandline_client::Client;
-use tokio::sync::Semaphore;
+use strandline_metrics::Source;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -37,7 +37,8 @@ pub enum ServeError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// Serves HTTP until `shutdown` completes, then takes no more requests and lets those under way end.
+/// Serves HTTP until `shutdown` completes, then takes no more requests and lets those under way end. `/metrics` shows
+/// `sources` besides the gateway itself.
 ///
 /// # Errors
 /// [`ServeError::Config`] before anything is served.
@@ -45,14 +46,14 @@ pub async fn serve<L>(
     config: GatewayConfig,
     mut listener: L,
     client: Client,
+    sources: Vec<Arc<dyn Source>>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError>
 where
     L: Listener<Addr = SocketAddr>,
 {
-    let slots = Arc::new(Semaphore::new(config.max_connections));
     let header_timeout = config.request_timeout;
-    let app = App::new(config, client)?;
+    let app = App::new(config, client, sources)?;
     let stop_ingest = CancellationToken::new();
     let ingesting = app.ingest.clone().map(|ingest| tokio::spawn(ingest.run(stop_ingest.clone())));
     let router = http::routes(app.clone());
@@ -73,7 +74,7 @@ where
             () = &mut expiring => unreachable!("it goes on for ever"),
             accepted = listener.accept() => accepted,
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
+        let Ok(slot) = app.connections.clone().try_acquire_owned() else {
             tracing::debug!(%peer, "too many HTTP connections");
             continue;
         };

@@ -360,6 +360,9 @@ node_config! {
         http_idempotency_window: Duration = ms(600_000), "http.idempotency.window.ms", "10min" [1000];
         /// Answers kept for that; the oldest make room.
         http_idempotency_max_keys: usize = 100_000, "http.idempotency.max.keys", "100000" [1, 10_000_000];
+        /// Topics, partitions and groups that have series of their own at `/metrics`, at most so many of each; sums are of
+        /// all, and `strandline_metrics_omitted` says how many were left out.
+        http_metrics_max_partitions: usize = 1000, "http.metrics.max.partitions", "1000" [0, 1_000_000];
     }
     "Ingestion" {
         /// Where the gateway keeps ingested events: `sqlite` (a file in the data directory), `sqlite:PATH`,

@@ -395,7 +395,7 @@ fn agreed_consumer_phase(group: &ConsumerGroup) -> GroupPhase {
     }
 }
 
-fn coordinator(image: &Image, group: &str) -> Option<BrokerId> {
+pub fn coordinator(image: &Image, group: &str) -> Option<BrokerId> {
     let unfenced = image.brokers.iter().filter(|(_, broker)| !broker.fenced).map(|(id, _)| *id);
     coordinator_for(group, unfenced)
 }

@@ -52,12 +52,8 @@ impl Limits {
 
 /// Connections of a listener, without end. An accept that fails is retried after a pause instead of ending the
 /// service.
-pub fn incoming(
-    name: &'static str,
-    listener: Box<dyn Listener>,
-    limits: Limits,
-) -> impl futures::Stream<Item = io::Result<ServedIo>> + Send {
-    futures::stream::unfold(Acceptor::new(name, listener, limits), |mut acceptor| async move {
+pub fn incoming(acceptor: Acceptor) -> impl futures::Stream<Item = io::Result<ServedIo>> + Send {
+    futures::stream::unfold(acceptor, |mut acceptor| async move {
         let served = acceptor.next().await;
         Some((Ok(served), acceptor))
     })
@@ -101,6 +97,16 @@ impl Acceptor {
     pub fn new(name: &'static str, listener: Box<dyn Listener>, limits: Limits) -> Self {
         let slots = Arc::new(Semaphore::new(limits.max_connections));
         Acceptor { name, listener, limits, slots, unserved: Arc::default(), quiet_until: None }
+    }
+
+    /// How many connections there are, for as long as it accepts.
+    pub fn connections(&self) -> Connections {
+        Connections {
+            name: self.name,
+            max: self.limits.max_connections,
+            slots: self.slots.clone(),
+            unserved: self.unserved.clone(),
+        }
     }
 
     /// The next connection for which there is a slot.
@@ -164,6 +170,29 @@ impl Acceptor {
                  their handshake, or not accepted by the system (too many open files?)"
             );
         }
+    }
+}
+
+/// The connections of one listener, from outside.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    pub name: &'static str,
+    /// Held at once.
+    pub max: usize,
+    slots: Arc<Semaphore>,
+    unserved: Arc<Unserved>,
+}
+
+impl Connections {
+    pub fn open(&self) -> usize {
+        self.max.saturating_sub(self.slots.available_permits())
+    }
+
+    /// Those that were closed unserved, by reason.
+    pub fn unserved(&self) -> [(&'static str, u64); 3] {
+        let Unserved { refused, too_slow, failed, .. } = &*self.unserved;
+        [("refused", refused), ("too_slow", too_slow), ("failed", failed)]
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }
 }
 

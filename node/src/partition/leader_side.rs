@@ -95,6 +95,8 @@ impl Partition {
                 Ok((Produced { duplicate: true, ..produced(appended, log_start) }, end))
             }
             Ok(appended) => {
+                let records = appended.last_offset.0 - appended.base_offset.0 + 1;
+                self.meters.produced.add(records as u64, batch.len());
                 let effects = leading.core.appended(appended.last_offset.plus(1), self.context.now_ms());
                 for feed in leading.feeds.values() {
                     if feed.outstanding.is_some() {

@@ -10,22 +10,26 @@
 //! [`Partition::apply`] has seen a newer one; the log is written only under the state lock; the log's retention bound is
 //! never above the high watermark of the role (it is lowered with it, under the lock, and raised now and then).
 
+mod damage;
 mod follower_reads;
 mod leader_side;
 mod leading;
 mod marks;
 mod produce;
+mod reading;
 mod replica_side;
 mod settings;
 mod wait;
 
 pub use leader_side::{Fetched, ReadRequest};
 pub use produce::{Acks, Completion, ProduceCall, ProduceResult, Produced};
+pub use reading::{LeadingReading, PartitionReading};
 pub use replica_side::Then;
 pub use wait::FetchWaiter;
 
 use crate::context::Context;
 use crate::error::ServeError;
+use crate::metrics::TopicMeters;
 use crate::replica::Fetchers;
 use leading::Leading;
 use parking_lot::Mutex;
@@ -35,7 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use strandline_core::partition::{
-    Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, damage_reported, desired_role,
+    Damage, Effects, IdleReason, Leader, LeaderConfig, LeaderStart, Role, desired_role,
 };
 use strandline_metadata::configs::TopicSettings;
 use strandline_metadata::{Command, Image, Response, Topic};
@@ -47,8 +51,6 @@ use wait::Waiters;
 const ALTER_DEADLINE: Duration = Duration::from_secs(5);
 /// A role that ended because the local log failed begins again after this.
 const BEGIN_AGAIN_MS: u64 = 1_000;
-/// A damage report without effect is sent again after this.
-const REPORT_AGAIN_MS: u64 = 1_000;
 
 pub struct Partition {
     tp: TopicPartition,
@@ -59,6 +61,7 @@ pub struct Partition {
     state: Mutex<State>,
     /// The topic has a `dedup.key`.
     deduplicates: AtomicBool,
+    meters: Arc<TopicMeters>,
     this: Weak<Partition>,
 }
 
@@ -126,6 +129,7 @@ impl Partition {
             .map_err(|error| ServeError::NotOpened(error.to_string()))?;
         let damage = log.damaged().map(|_| Damage { found_in: None });
         let deduplicates = AtomicBool::new(settings.dedup.is_some());
+        let meters = context.meters.topic(&topic.name);
         let partition = Arc::new_cyclic(|this: &Weak<Partition>| Partition {
             tp,
             topic: topic.name.clone(),
@@ -147,6 +151,7 @@ impl Partition {
             }),
             log,
             deduplicates,
+            meters,
             this: this.clone(),
         });
         let weak = Arc::downgrade(&partition);
@@ -235,6 +240,7 @@ impl Partition {
                 None
             }
             Role::Leader { epoch } => {
+                self.context.meters.partitions.led.inc();
                 // This role may know a lower high watermark than the last one: until it is known, retention, which
                 // runs beside this, must not move the log start that the role begins with.
                 self.log.set_retention_bound(Offset::ZERO);
@@ -261,6 +267,7 @@ impl Partition {
                 Some(Effects::default())
             }
             Role::Follower { leader, epoch } => {
+                self.context.meters.partitions.followed.inc();
                 self.begin_following(state, leader, epoch, agreed);
                 None
             }
@@ -349,79 +356,6 @@ impl Partition {
             }
             partition.carry_out(after);
         });
-    }
-
-    // ---- damage ----
-
-    /// Looks whether the log has been found damaged (by a read, the scrub, or recovery).
-    pub fn look_for_damage(&self) {
-        let now_ms = self.context.now_ms();
-        let mut after = After::default();
-        {
-            let mut state = self.state.lock();
-            let image = self.context.image();
-            self.see_damage(&mut state, Some(&image));
-            if state.damage.is_some() && !matches!(state.role, RoleState::Idle(_)) {
-                // From detection until the report is agreed it neither leads nor fetches.
-                self.end_role(&mut state, IdleReason::Damaged, &mut after);
-            }
-            if let Some(agreed) = image.partition(self.tp) {
-                self.report_damage(&mut state, agreed, now_ms, &mut after);
-            }
-        }
-        self.carry_out(after);
-    }
-
-    fn see_damage(&self, state: &mut State, image: Option<&Image>) {
-        if state.damage.is_none() && self.log.damaged().is_some() {
-            let found_in = image.and_then(|image| image.partition(self.tp)).map(|agreed| agreed.leader_epoch);
-            state.damage = Some(Damage { found_in });
-            state.reported_at_ms = None;
-        }
-    }
-
-    /// Reports it until that is agreed. Each report that is applied begins a leader epoch: where nobody is left to lead,
-    /// and so to fetch from, reports would go on for ever.
-    fn report_damage(
-        &self,
-        state: &mut State,
-        agreed: &strandline_metadata::Partition,
-        now_ms: u64,
-        after: &mut After,
-    ) {
-        let (Some(damage), Some(from), Some(epoch)) =
-            (state.damage, self.log.damaged(), self.context.broker_epoch())
-        else {
-            return;
-        };
-        if damage_reported(self.context.id, epoch, damage, agreed) {
-            return;
-        }
-        if state.reported_at_ms.is_some_and(|at| now_ms.saturating_sub(at) < REPORT_AGAIN_MS) {
-            return;
-        }
-        state.reported_at_ms = Some(now_ms);
-        tracing::warn!(partition = %self.tp, topic = %self.topic, %from, "this replica is damaged; reporting it");
-        after.propose = Some(Command::ReplicaDamaged { id: self.context.id, epoch, tp: self.tp, from });
-    }
-
-    /// The report has been agreed and somebody leads: cut the log at the damage, refetch the rest. Of a compacted one
-    /// all of it: behind the damage there may have been tombstones that the others have removed since.
-    fn repair(&self, state: &mut State, follows: bool) {
-        let repaired = match follows && state.settings.compaction.is_some() {
-            true => self.log.reset_to(Offset::ZERO).map(|()| Offset::ZERO),
-            false => self.log.repair(),
-        };
-        match repaired {
-            Ok(end) => {
-                tracing::info!(partition = %self.tp, %end, "damage cut; fetching the rest again");
-                state.damage = None;
-                state.reported_at_ms = None;
-                state.truncations += 1;
-                state.high_watermark = state.high_watermark.min(end).max(self.log.log_start());
-            }
-            Err(error) => tracing::error!(partition = %self.tp, %error, "the damaged log could not be cut"),
-        }
     }
 
     // ---- time and end ----

@@ -15,6 +15,7 @@ mod descriptors;
 mod exit;
 mod gateway_host;
 mod logging;
+mod metrics;
 mod node_flags;
 mod output;
 mod position;

@@ -29,6 +29,8 @@ const CHECK: &[Step] = &[
 
 /// The page that the table of configuration keys writes.
 const CONFIGURATION_PAGE: &str = "ops/docs/configuration.md";
+/// The page that the tables of metrics write.
+const METRICS_PAGE: &str = "ops/docs/metrics.md";
 
 const FIX: &[Step] = &[
     Step {
@@ -55,7 +57,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => run(CHECK, &[]),
-        ["fix"] => run(FIX, &[(CONFIGURATION_PAGE, write_configuration_page)]),
+        ["fix"] => run(
+            FIX,
+            &[
+                (CONFIGURATION_PAGE, || write_page(CONFIGURATION_PAGE, "list")),
+                (METRICS_PAGE, || write_page(METRICS_PAGE, "metrics")),
+            ],
+        ),
         ["mutants", ref rest @ ..] => match mutants::Options::parse(rest) {
             Ok(options) => mutants::run(&options),
             Err(wrong) => {
@@ -116,12 +124,12 @@ fn succeed(command: &mut Command) -> Result<(), String> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a development tool, no part of a node")]
-fn write_configuration_page() -> Result<(), String> {
+fn write_page(page: &str, listed_by: &str) -> Result<(), String> {
     let listing =
-        ["cargo", "run", "--quiet", "--package", "strandline-cli", "--", "config", "list", "--markdown"];
+        ["cargo", "run", "--quiet", "--package", "strandline-cli", "--", "config", listed_by, "--markdown"];
     let output = command(&listing).output().map_err(|e| e.to_string())?;
     if !output.status.success() {
         return Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
-    std::fs::write(root().join(CONFIGURATION_PAGE), output.stdout).map_err(|e| e.to_string())
+    std::fs::write(root().join(page), output.stdout).map_err(|e| e.to_string())
 }

@@ -18,6 +18,7 @@ pub mod sim;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use block_buffer::BlockBuffer;
 pub use real::RealDisk;
@@ -71,6 +72,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
     /// Bytes that an unprivileged user may still write.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Time since some moment, to measure by; nothing may be decided by it. A disk without one measures nothing.
+    fn clock(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Exclusive, non-blocking, held until dropped and released by the death of the process.
     /// `WouldBlock` when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;

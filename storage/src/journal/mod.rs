@@ -159,7 +159,8 @@ impl Journal {
     }
 }
 
-fn cost(op: &Op) -> usize {
+/// Bytes that an entry takes, as the bounds count them.
+pub fn cost(op: &Op) -> usize {
     match op {
         Op::Append { bytes, .. } => bytes.len() + format::ENTRY_BYTES,
         _ => format::ENTRY_BYTES,

@@ -144,8 +144,10 @@ impl Worker for JournalWriter {
             if group.is_empty() {
                 break;
             }
+            let began = self.shared.disk.clock();
             match self.write(&group) {
                 Ok(()) => {
+                    self.shared.meters.flushed(&group, self.shared.disk.clock().saturating_sub(began));
                     self.shared.journal.done(&group);
                     Self::notify(group);
                 }

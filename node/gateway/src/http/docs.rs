@@ -1,7 +1,7 @@
 //! `/openapi.json`: what the gateway takes and gives, for programs. `/docs`: the same for people, made from it, with
 //! nothing fetched from anywhere.
 
-use super::{consume, demo, event, groups, health, live, problem, produce, topics};
+use super::{consume, demo, event, groups, health, live, metrics, problem, produce, topics};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse};
 use serde_json::Value;
@@ -47,6 +47,7 @@ use utoipa::OpenApi;
         demo::stop,
         health::alive,
         health::ready,
+        metrics::metrics,
     ),
     components(schemas(event::Event, event::Shown, problem::Problem))
 )]

@@ -13,15 +13,14 @@ pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod instances;
 mod live;
+mod metrics;
 pub mod problem;
 mod produce;
 mod topics;
 
 use crate::app::AppState;
 use axum::Router;
-use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
-use axum::response::Response;
 use axum::routing::{get, post};
 use problem::Problem;
 
@@ -50,6 +49,7 @@ pub fn routes(app: AppState) -> Router {
         .route("/v1/demo", get(demo::show).put(demo::put).delete(demo::stop))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::docs))
         .route("/", get(dashboard::page))
@@ -57,13 +57,8 @@ pub fn routes(app: AppState) -> Router {
         .merge(crate::ingest::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(axum::middleware::map_response_with_state(app.clone(), counted))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::counted))
         .with_state(app)
-}
-
-async fn counted(State(app): State<AppState>, response: Response) -> Response {
-    app.meters.answered(response.status());
-    response
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -1,6 +1,7 @@
 //! How far the store is: what answers to events wait for.
 
 use super::pipeline::{Ingest, Stage};
+use super::processor::Health;
 use super::store::{Source, Store};
 use crate::live::Latency;
 use std::collections::BTreeMap;
@@ -91,6 +92,20 @@ impl Ingest {
     /// How long events took until the log had them.
     pub(crate) fn enqueued(&self) -> &Latency {
         &self.enqueued
+    }
+
+    /// How the processor is.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Whether the store is open and takes writes; `None` while there is no need for one.
+    pub(crate) fn store_is_up(&self) -> Option<bool> {
+        match self.stage() {
+            Stage::Starting | Stage::Idle => None,
+            Stage::Opening(_) => Some(false),
+            Stage::Open(_) => Some(self.health.error.lock().is_none()),
+        }
     }
 
     /// How far the store of this gateway is, by topic id and partition, and what to call it. `None` where there is none

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use strandline_metrics::{LATENCY, Reading};
 
 /// Buckets in a power of two.
 const SLICES: usize = 16;
@@ -11,13 +12,13 @@ const SLICES: usize = 16;
 const POWERS: usize = 22;
 const BUCKETS: usize = SLICES * (POWERS + 1);
 
-/// Times since the start, by bucket.
+/// Times since the start, by bucket, and their sum in microseconds.
 #[derive(Debug)]
-pub(crate) struct Latency([AtomicU64; BUCKETS]);
+pub(crate) struct Latency([AtomicU64; BUCKETS], AtomicU64);
 
 impl Default for Latency {
     fn default() -> Self {
-        Latency(std::array::from_fn(|_| AtomicU64::new(0)))
+        Latency(std::array::from_fn(|_| AtomicU64::new(0)), AtomicU64::new(0))
     }
 }
 
@@ -55,6 +56,28 @@ impl Latency {
     pub(crate) fn record(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        self.1.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// As metrics show it: a time counts below a bound if all of its bucket lies there.
+    pub(crate) fn reading(&self) -> Reading {
+        let counts = self.counts();
+        let mut counted = counts.0.iter().enumerate().peekable();
+        let below = |bound: u64, counted: &mut std::iter::Peekable<_>| {
+            let mut sum = 0;
+            while let Some((_, count)) = counted.next_if(|(at, _): &(usize, &u64)| upper(*at) <= bound) {
+                sum += count;
+            }
+            sum
+        };
+        let mut buckets: Vec<(f64, u64)> = LATENCY
+            .upper
+            .iter()
+            .map(|bound| (*bound as f64 / LATENCY.scale, below(*bound, &mut counted)))
+            .collect();
+        buckets.push((f64::INFINITY, counted.map(|(_, count)| count).sum()));
+        let sum = self.1.load(Ordering::Relaxed) as f64 / LATENCY.scale;
+        Reading { count: counts.0.iter().sum(), buckets, sum }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -103,6 +126,19 @@ mod tests {
         for (found, exact) in [(p50, 50.0), (p95, 95.0), (p99, 99.0)] {
             assert!(found >= exact && found <= exact * 1.0626, "{found} of {exact}");
         }
+    }
+
+    #[test]
+    fn metrics_show_every_time_once_below_a_bound_that_it_does_not_exceed() {
+        let latency = Latency::default();
+        [90, 100, 240, 3_000, 40_000_000]
+            .into_iter()
+            .for_each(|micros| latency.record(Duration::from_micros(micros)));
+        let reading = latency.reading();
+        let found: Vec<_> = reading.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
+        // The bucket of 100 µs reaches beyond it.
+        assert_eq!(found, [(0.0001, 1), (0.00025, 2), (0.005, 1), (f64::INFINITY, 1)]);
+        assert_eq!((reading.count, reading.sum), (5, 40.00343));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What this gateway itself counts: a few counters that only grow.
 
 use super::latency::{Counts, Latency};
+use crate::metrics::{HttpMeters, Taken};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +15,15 @@ pub(crate) struct Meters {
     refused: AtomicU64,
     records_in: AtomicU64,
     records_out: AtomicU64,
+    pub(crate) http: HttpMeters,
     /// From a write that was let in to its answer.
     pub(crate) produce: Latency,
+}
+
+/// Records over HTTP.
+pub(crate) struct Records {
+    pub(crate) written: u64,
+    pub(crate) read: u64,
 }
 
 /// The counters at one moment.
@@ -32,7 +40,9 @@ pub(super) struct Reading {
 }
 
 impl Meters {
-    pub(crate) fn answered(&self, status: StatusCode) {
+    pub(crate) fn answered(&self, taken: &Taken<'_>) {
+        let status = taken.status;
+        self.http.count(taken);
         self.requests.fetch_add(1, Ordering::Relaxed);
         if status == StatusCode::TOO_MANY_REQUESTS {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -47,6 +57,12 @@ impl Meters {
 
     pub(crate) fn read(&self, records: usize) {
         self.records_out.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// Records over HTTP since the start.
+    pub(crate) fn records(&self) -> Records {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Records { written: value(&self.records_in), read: value(&self.records_out) }
     }
 
     pub(super) fn reading(&self, ingest: Option<&Latency>) -> Reading {

@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Streams open at once on one gateway.
-const MAX_VIEWERS: usize = 64;
+pub(crate) const MAX_VIEWERS: usize = 64;
 /// How long the collector goes on after the last viewer: one that comes back finds its place again.
 const LINGER: Duration = Duration::from_secs(30);
 /// How long a question about the picture waits for a first look at the cluster.
@@ -102,6 +102,11 @@ impl Live {
             viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// Streams that are open.
+    pub(crate) fn viewers(&self) -> usize {
+        MAX_VIEWERS - self.viewers.available_permits()
     }
 
     /// Ends the streams and the collector.

@@ -21,7 +21,7 @@ fn app() -> Arc<App> {
         .connector(Arc::new(move |_| async move { refused() }.boxed()))
         .build()
         .unwrap();
-    App::new(GatewayConfig::default(), client).unwrap()
+    App::new(GatewayConfig::default(), client, Vec::new()).unwrap()
 }
 
 async fn get(app: &Arc<App>, path: &str, headers: &[(&str, &str)]) -> Response {

@@ -31,7 +31,9 @@ pub fn epoch_of(wire: i32) -> Option<LeaderEpoch> {
 
 /// The wire form of an error; "not leader" carries who leads and where.
 pub fn error(context: &Context, error: &ServeError) -> v1::Error {
-    let mut wire = v1::Error { code: code(error) as i32, message: error.to_string(), ..Default::default() };
+    let code = code(error);
+    context.meters.grpc.failed(code);
+    let mut wire = v1::Error { code: code as i32, message: error.to_string(), ..Default::default() };
     if let ServeError::NotLeader { leader, epoch } = error {
         wire.leader_epoch = Some(epoch.0);
         if let Some(leader) = leader {

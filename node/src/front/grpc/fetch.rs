@@ -11,6 +11,7 @@ use strandline_record::{LeaderEpoch, Offset};
 use strandline_wire::v1;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 /// Requests of one stream that may wait at the same time.
@@ -38,6 +39,7 @@ pub fn serve(broker: Arc<Broker>, mut requests: Streaming<v1::FetchRequest>) -> 
             let Ok(Some(request)) = request else { break };
             let Ok(slot) = in_flight.clone().acquire_owned().await else { break };
             let (broker, tx) = (broker.clone(), tx.clone());
+            let began = Instant::now();
             tokio::spawn(async move {
                 let closed = tx.clone();
                 tokio::select! {
@@ -45,11 +47,17 @@ pub fn serve(broker: Arc<Broker>, mut requests: Streaming<v1::FetchRequest>) -> 
                     () = closed.closed() => {}
                     () = async {
                         let response = answer(&broker, &request).await;
-                        if let Err(TrySendError::Full(_)) = tx.try_send(Ok(response)) {
+                        broker.context().meters.grpc.fetch.took.record(began.elapsed());
+                        match tx.try_reserve() {
+                            Ok(place) => place.send(Ok(counted(&broker, response))),
+                            Err(TrySendError::Closed(())) => {}
                             // What was read is dropped, so that nothing is held for a client that does not take its
                             // answers, and read again when it does.
-                            if let Ok(place) = tx.reserve().await {
-                                place.send(Ok(read_all(&broker, &request).0));
+                            Err(TrySendError::Full(())) => {
+                                drop(response);
+                                if let Ok(place) = tx.reserve().await {
+                                    place.send(Ok(counted(&broker, read_all(&broker, &request).0)));
+                                }
                             }
                         }
                     } => {}
@@ -59,6 +67,15 @@ pub fn serve(broker: Arc<Broker>, mut requests: Streaming<v1::FetchRequest>) -> 
         }
     });
     rx
+}
+
+/// An answer that goes out.
+fn counted(broker: &Broker, response: v1::FetchResponse) -> v1::FetchResponse {
+    for result in response.partitions.iter().filter(|result| !result.batches.is_empty()) {
+        let tp = convert::topic_partition(&result.topic_id, result.partition).ok();
+        broker.fetched(&broker.context().meters.grpc.fetch, tp, &result.batches);
+    }
+    response
 }
 
 /// Waits until there is enough to answer with, or the request's time is up.
@@ -72,8 +89,7 @@ async fn answer(broker: &Arc<Broker>, request: &v1::FetchRequest) -> v1::FetchRe
         };
         return v1::FetchResponse { request_id: request.request_id, partitions: vec![failed] };
     }
-    let deadline =
-        tokio::time::Instant::now() + Duration::from_millis(u64::from(request.max_wait_ms)).min(MAX_WAIT);
+    let deadline = Instant::now() + Duration::from_millis(u64::from(request.max_wait_ms)).min(MAX_WAIT);
     let waiter = FetchWaiter::new();
     let stopping = &broker.context().stopping;
     loop {

@@ -7,8 +7,6 @@ mod groups;
 mod metadata;
 mod produce;
 
-pub use produce::keep_body;
-
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::controller::{Controller, NewTopic};
@@ -23,6 +21,8 @@ use strandline_record::{BrokerId, Offset};
 use strandline_wire::v1::strandline_server::Strandline;
 use strandline_wire::v1::{self, *};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::{Request, Response, Status, Streaming};
 
 pub struct GrpcFront {
@@ -35,6 +35,14 @@ pub struct GrpcFront {
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(1);
 type Answer<T> = Result<Response<T>, Status>;
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// In front of the service: what is done with each call.
+pub fn arrives(context: Arc<Context>) -> impl Fn(http::Request<Body>) -> http::Request<Body> + Clone {
+    move |request| {
+        context.meters.grpc.called(request.uri().path());
+        produce::keep_body(request)
+    }
+}
 
 impl GrpcFront {
     fn context(&self) -> &Arc<Context> {

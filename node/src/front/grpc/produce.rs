@@ -6,6 +6,7 @@
 use super::convert;
 use crate::broker::Broker;
 use crate::error::ServeError;
+use crate::metrics::Sent;
 use crate::net;
 use crate::partition::{Acks, ProduceCall, ProduceResult};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use strandline_record::TopicPartition;
 use strandline_wire::produce::{PATH, Requests};
 use strandline_wire::v1;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
@@ -108,6 +110,7 @@ async fn read(
 ) -> Result<(), Status> {
     let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     while let Some(request) = requests.next().await? {
+        let began = Instant::now();
         let slot = in_flight.clone().acquire_owned().await.map_err(|_| Status::internal("closed"))?;
         let bytes: usize = request.partitions.iter().map(|p| p.batches.len()).sum();
         let budget = broker.produce_budget(bytes).await;
@@ -115,8 +118,9 @@ async fn read(
         while broker.context().store.journal_pending_bytes() > MAX_JOURNAL_PENDING {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let tx = tx.clone();
+        let (tx, context) = (tx.clone(), broker.context().clone());
         let answer = move |response: v1::ProduceResponse| {
+            context.meters.grpc.produce.took.record(began.elapsed());
             // Fails only when the client is gone.
             let _ = tx.try_send(Ok(response));
             drop((slot, budget));
@@ -155,14 +159,20 @@ fn start(
     };
     let deadline_ms = broker.context().now_ms() + timeout.as_millis() as u64;
     // Copies, since a slice would keep all that was received with it until the answer.
-    let names: Vec<(Bytes, i32)> =
-        request.partitions.iter().map(|p| (Bytes::copy_from_slice(&p.topic_id), p.partition)).collect();
+    let names: Vec<(Bytes, i32, Sent)> = request
+        .partitions
+        .iter()
+        .map(|p| (Bytes::copy_from_slice(&p.topic_id), p.partition, Sent::of(&p.batches)))
+        .collect();
     let shared = broker.clone();
     let done = Box::new(move |results: Vec<ProduceResult>| {
         let partitions = names
             .into_iter()
             .zip(results)
-            .map(|((topic_id, partition), result)| wire_result(&shared, topic_id, partition, result))
+            .map(|((topic_id, partition, sent), result)| {
+                shared.context().meters.grpc.produce.produced(sent, &result);
+                wire_result(&shared, topic_id, partition, result)
+            })
             .collect();
         answer(v1::ProduceResponse { request_id, partitions });
     });

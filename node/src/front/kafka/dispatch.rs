@@ -15,6 +15,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A request that is not answered: the connection is closed.
 #[derive(Debug, thiserror::Error)]
@@ -151,8 +152,14 @@ pub async fn handle(call: Call) -> Result<(Answer, Duration), Refusal> {
         return Ok((call.encode_as(&answer, 0)?, Duration::ZERO));
     };
     if key == ApiKey::Fetch {
-        return fetch::fetch(&call).await;
+        let began = Instant::now();
+        let (answer, throttled) = fetch::fetch(&call).await?;
+        let meters = &call.context().meters.kafka.fetch;
+        meters.took.record(began.elapsed());
+        meters.throttle(throttled);
+        return Ok((answer, throttled));
     }
+    call.context().meters.kafka.called(key);
     Ok((answer(&call, key).await?, Duration::ZERO))
 }
 

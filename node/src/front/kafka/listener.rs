@@ -23,6 +23,7 @@ pub async fn run(front: Arc<KafkaFront>, listener: Box<dyn Listener>) {
         }
         let limits = Limits::new(context.config.max_connections);
         let mut acceptor = Acceptor::new("Kafka", listener, limits);
+        context.meters.listens(acceptor.connections());
         let addresses = Arc::new(Addresses::new(context.config.connections_max_per_ip));
         loop {
             let mut io = acceptor.next().await;

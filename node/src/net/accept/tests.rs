@@ -22,7 +22,7 @@ async fn is_closed(client: &mut TcpStream) -> bool {
 async fn beyond_the_cap_connections_are_closed_at_once_until_one_ends() {
     let (listener, addr) = listener().await;
     let limits = Limits { max_connections: 2, handshake: Duration::from_secs(3600) };
-    let mut served = std::pin::pin!(incoming("test", listener, limits));
+    let mut served = std::pin::pin!(incoming(Acceptor::new("test", listener, limits)));
     let mut first = TcpStream::connect(&addr).await.unwrap();
     let held = served.next().await;
     let _second = TcpStream::connect(&addr).await.unwrap();
@@ -46,7 +46,7 @@ async fn beyond_the_cap_connections_are_closed_at_once_until_one_ends() {
 async fn a_connection_that_does_not_say_what_it_is_in_time_is_closed() {
     let (listener, addr) = listener().await;
     let limits = Limits { max_connections: 2, handshake: Duration::from_millis(30) };
-    let mut served = std::pin::pin!(incoming("test", listener, limits));
+    let mut served = std::pin::pin!(incoming(Acceptor::new("test", listener, limits)));
     for said in [0, PREFACE_BYTES - 1] {
         let mut client = TcpStream::connect(&addr).await.unwrap();
         client.write_all(&PREFACE[..said]).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_connection_that_does_not_say_what_it_is_in_time_is_closed() {
 async fn a_connection_that_has_said_what_it_is_may_be_silent() {
     let (listener, addr) = listener().await;
     let limits = Limits { max_connections: 1, handshake: Duration::from_secs(600) };
-    let mut served = std::pin::pin!(incoming("test", listener, limits));
+    let mut served = std::pin::pin!(incoming(Acceptor::new("test", listener, limits)));
     let mut client = TcpStream::connect(&addr).await.unwrap();
     let mut io = served.next().await.unwrap().unwrap();
     // In two pieces, the second with what follows.

@@ -1,6 +1,7 @@
 //! `strandline config`: the keys of a node, and what a node would run with.
 
 use crate::exit::Failure;
+use crate::metrics;
 use crate::node_flags::NodeConfigArgs;
 use crate::output::Output;
 use crate::table::table;
@@ -24,6 +25,19 @@ Examples:
         #[arg(long, conflicts_with = "name")]
         markdown: bool,
     },
+    /// List what a node and a gateway show at /metrics
+    #[command(after_help = "\
+Examples:
+    strandline config metrics
+    strandline config metrics raft
+    curl -s localhost:8080/metrics")]
+    Metrics {
+        /// Only metrics whose name contains this
+        name: Option<String>,
+        /// As the page in ops/docs/metrics.md
+        #[arg(long, conflicts_with = "name")]
+        markdown: bool,
+    },
     /// Print a file with every key, defaults commented out
     #[command(after_help = "Example:\n    strandline config sample > node.toml")]
     Sample,
@@ -36,6 +50,8 @@ pub fn run(command: ConfigCommand, out: Output) -> Result<(), Failure> {
     match command {
         ConfigCommand::List { markdown: true, .. } => out.line(&markdown()),
         ConfigCommand::List { name, .. } => list(name.as_deref().unwrap_or(""), out),
+        ConfigCommand::Metrics { markdown: true, .. } => out.line(&metrics::page()),
+        ConfigCommand::Metrics { name, .. } => metrics::list(name.as_deref().unwrap_or(""), out),
         ConfigCommand::Sample => out.show(&json!({ "toml": sample_toml() }), sample_toml),
         ConfigCommand::Check(args) => check(&args, out),
     }

@@ -5,9 +5,11 @@ use crate::cli::Global;
 use crate::exit::{Exit, Failure};
 use crate::gateway_host::{client, gateway_config, ingest_config, listen};
 use crate::logging;
+use crate::metrics::ProcessMetrics;
 use crate::node_flags::GatewayFlags;
 use crate::output::Output;
 use crate::signals::Signals;
+use std::sync::Arc;
 use strandline_gateway::GatewayConfig;
 use strandline_node::config::{LogFormat, NodeConfig, key};
 
@@ -45,7 +47,7 @@ pub fn run(args: &GatewayArgs, global: &Global, out: Output) -> Result<(), Failu
         let listener = listen(&address).await?;
         let client = client(&gateway, &global.bootstrap).map_err(|failure| failure.context("--bootstrap"))?;
         tracing::info!(%address, bootstrap = %global.bootstrap, "serving HTTP");
-        strandline_gateway::serve(gateway, listener, client, stopped(signals))
+        strandline_gateway::serve(gateway, listener, client, vec![Arc::new(ProcessMetrics)], stopped(signals))
             .await
             .map_err(|error| Failure::new(Exit::Failure, error))
     })

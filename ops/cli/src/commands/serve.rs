@@ -3,12 +3,14 @@
 use crate::exit::{Exit, Failure};
 use crate::gateway_host::{client, gateway_config, ingest_config, listen, own_node};
 use crate::logging;
+use crate::metrics::{ProcessMetrics, StartedNode};
 use crate::node_flags::NodeConfigArgs;
 use crate::output::Output;
 use crate::signals::Signals;
 use std::future::Future;
 use std::sync::Arc;
 use strandline_gateway::GatewayConfig;
+use strandline_metrics::Source;
 use strandline_node::config::{HostPort, LogFormat, NodeConfig};
 use strandline_node::env::RealEnv;
 
@@ -46,7 +48,7 @@ pub fn run(args: &ServeArgs, out: Output) -> Result<(), Failure> {
         })?;
         match config.listen_http.clone() {
             Some(address) => with_gateway(config, &address, signals).await,
-            None => run_node(config, stopped(signals)).await,
+            None => run_node(config, RealEnv::new(), stopped(signals)).await,
         }
     });
     // Everything that has to be durable is; whatever still runs has nothing to lose.
@@ -54,8 +56,12 @@ pub fn run(args: &ServeArgs, out: Output) -> Result<(), Failure> {
     done
 }
 
-async fn run_node(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), Failure> {
-    strandline_node::run(config, Arc::new(RealEnv::new()), shutdown).await.map_err(Failure::from)
+async fn run_node(
+    config: NodeConfig,
+    env: RealEnv,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Failure> {
+    strandline_node::run(config, Arc::new(env), shutdown).await.map_err(Failure::from)
 }
 
 /// The node, and a gateway that is its client. The gateway stops first: what it has taken is answered while the
@@ -65,14 +71,17 @@ async fn with_gateway(config: NodeConfig, address: &HostPort, signals: Signals) 
         GatewayConfig { ingest: ingest_config(&config, Some(&config.data_dir))?, ..gateway_config(&config) };
     let listener = listen(address).await?;
     let client = client(&gateway, &own_node(&config))?;
+    let (node_metrics, limit) = (StartedNode::default(), config.http_metrics_max_partitions);
+    let env = RealEnv::new().on_start(node_metrics.start(limit));
+    let sources: Vec<Arc<dyn Source>> = vec![Arc::new(ProcessMetrics), Arc::new(node_metrics)];
     let (served, last_answer) = tokio::sync::oneshot::channel();
     let serving = tokio::spawn(async move {
-        let ended = strandline_gateway::serve(gateway, listener, client, stopped(signals)).await;
+        let ended = strandline_gateway::serve(gateway, listener, client, sources, stopped(signals)).await;
         // The node may have ended by itself.
         let _ = served.send(());
         ended
     });
-    let node = run_node(config, async {
+    let node = run_node(config, env, async {
         // Dropped without a word where the gateway could not serve, which ends the node as well.
         let _ = last_answer.await;
     })

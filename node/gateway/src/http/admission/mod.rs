@@ -38,7 +38,27 @@ pub struct Admission {
     reads: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     max_body_bytes: usize,
-    refused: AtomicU64,
+    max: InUse,
+    refusals: [AtomicU64; REASONS.len()],
+}
+
+/// Which bound a request met.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    Rate,
+    Requests,
+    Bytes,
+}
+
+/// The problems that say so, in that order.
+const REASONS: [&str; 3] = ["rate-limited", "too-many-in-flight", "too-many-bytes-in-flight"];
+
+/// Places and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InUse {
+    pub(crate) writes: usize,
+    pub(crate) reads: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Which bound of requests in flight counts: one that may wait long for records must not keep writes out.
@@ -61,22 +81,43 @@ impl Admission {
     /// Nothing is in use.
     pub fn new(config: &GatewayConfig) -> Admission {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let (writes, reads) = (semaphore(config.max_inflight_requests), semaphore(config.max_inflight_reads));
+        let bytes = semaphore(config.max_inflight_bytes.min(u32::MAX as usize));
         Admission {
+            max: InUse {
+                writes: writes.available_permits(),
+                reads: reads.available_permits(),
+                bytes: bytes.available_permits(),
+            },
             buckets: (config.client_rate > 0)
                 .then(|| Buckets::new(config.client_rate, config.client_burst, MAX_CLIENTS)),
             client_header: config.client_header.as_deref().and_then(|name| name.parse().ok()),
             started: Instant::now(),
-            writes: semaphore(config.max_inflight_requests),
-            reads: semaphore(config.max_inflight_reads),
-            bytes: semaphore(config.max_inflight_bytes.min(u32::MAX as usize)),
+            writes,
+            reads,
+            bytes,
             max_body_bytes: config.max_body_bytes,
-            refused: AtomicU64::new(0),
+            refusals: Default::default(),
         }
     }
 
     /// Requests refused with 429 so far.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.refusals().into_iter().map(|(_, count)| count).sum()
+    }
+
+    /// Those, by the problem that said so.
+    pub(crate) fn refusals(&self) -> [(&'static str, u64); REASONS.len()] {
+        std::array::from_fn(|at| (REASONS[at], self.refusals[at].load(Ordering::Relaxed)))
+    }
+
+    /// What is in use at the moment.
+    pub(crate) fn in_use(&self) -> InUse {
+        InUse {
+            writes: self.max.writes - self.writes.available_permits(),
+            reads: self.max.reads - self.reads.available_permits(),
+            bytes: self.max.bytes - self.bytes.available_permits(),
+        }
     }
 
     /// Lets a request in that will hold `bytes` of memory, or says when to come again.
@@ -84,22 +125,11 @@ impl Admission {
     /// # Errors
     /// 429: nothing has happened.
     pub fn admit(&self, parts: &Parts, class: Class, bytes: usize) -> Result<Permit, Problem> {
-        let admitted = self.try_admit(parts, class, bytes);
-        if admitted.is_err() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        admitted
-    }
-
-    fn try_admit(&self, parts: &Parts, class: Class, bytes: usize) -> Result<Permit, Problem> {
         if let Some(buckets) = &self.buckets {
             let client = client_of(parts, self.client_header.as_ref());
             if let Err(wait) = buckets.take(client, self.started.elapsed()) {
-                return Err(too_many(
-                    "rate-limited",
-                    "this client sends more requests a second than it may",
-                    wait,
-                ));
+                let detail = "this client sends more requests a second than it may";
+                return Err(self.too_many(Refusal::Rate, detail, wait));
             }
         }
         let slots = match class {
@@ -108,20 +138,24 @@ impl Admission {
         };
         let slot = slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| {
-            too_many("too-many-in-flight", "the gateway answers as many requests as it may", SOON)
+            self.too_many(Refusal::Requests, "the gateway answers as many requests as it may", SOON)
         })?;
         let bytes = match u32::try_from(bytes) {
             Ok(0) => None,
             Ok(bytes) => Some(self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| {
-                too_many(
-                    "too-many-bytes-in-flight",
-                    "the gateway holds as many bytes of requests as it may",
-                    SOON,
-                )
+                let detail = "the gateway holds as many bytes of requests as it may";
+                self.too_many(Refusal::Bytes, detail, SOON)
             })?),
             Err(_) => return Err(too_large(self.max_body_bytes)),
         };
         Ok(Permit { _slot: slot, _bytes: bytes })
+    }
+
+    fn too_many(&self, refusal: Refusal, detail: &str, wait: Duration) -> Problem {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, REASONS[refusal as usize], detail)
+            .hint("nothing was done; send it again after Retry-After")
+            .retry_after(wait)
     }
 
     /// What the body of a request will take: its declared length, or the most that it may be.
@@ -137,12 +171,6 @@ impl Admission {
             },
         }
     }
-}
-
-fn too_many(kind: &str, detail: &str, wait: Duration) -> Problem {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, kind, detail)
-        .hint("nothing was done; send it again after Retry-After")
-        .retry_after(wait)
 }
 
 pub(crate) fn too_large(limit: usize) -> Problem {

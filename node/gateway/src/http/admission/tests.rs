@@ -40,6 +40,8 @@ fn slots_and_bytes_are_bounded_and_given_back() {
     drop((first, second));
     admission.admit(&parts(&[]), Class::Write, 100).unwrap();
     assert_eq!(admission.refused(), 3);
+    let reasons = [("rate-limited", 0), ("too-many-in-flight", 2), ("too-many-bytes-in-flight", 1)];
+    assert_eq!(admission.refusals(), reasons);
 }
 
 #[test]

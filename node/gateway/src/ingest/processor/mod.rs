@@ -13,18 +13,21 @@
 //! rejected, a duplicate, or failed, and a failed one was acknowledged by the dead-letter topic before.
 
 mod backoff;
+mod counts;
 
 use super::record::{DeadLetter, origin};
 use super::store::{Batch, Source, Store, StoreError, Verdict};
 use async_trait::async_trait;
 pub(super) use backoff::Backoff;
 use bytes::Bytes;
+pub(crate) use counts::Counts;
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Takes dead letters; returns once they are durable.
 #[async_trait]
@@ -51,9 +54,10 @@ pub(super) struct Extra {
 
 /// What the rest of the gateway may know of the processor.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// Last error of the store, while it has not worked since.
-    pub(super) error: Mutex<Option<String>>,
+    pub(crate) error: Mutex<Option<String>>,
+    pub(crate) counts: Counts,
 }
 
 /// Batches of different sources; the extras by source and offset.
@@ -127,9 +131,13 @@ impl Processor {
             .filter(|(_, write)| matches!(write.verdict, Verdict::Processed(_)))
             .any(|(batch, write)| extras.get(&(batch.source, write.offset)).is_some_and(|extra| extra.fails));
         if simulated {
+            self.health.counts.store_errors.inc();
             return Err(Failed::Because("the failure that ?simulateFailure=true asked for".into()));
         }
-        match self.store.apply(batches.clone()).await {
+        let began = Instant::now();
+        let applied = self.store.apply(batches.clone()).await;
+        self.health.counts.applied(batches, began.elapsed(), &applied);
+        match applied {
             Ok(()) => {
                 *self.health.error.lock() = None;
                 Ok(())
@@ -207,6 +215,7 @@ impl Processor {
                 tracing::warn!(id = %letter.id, why, "the dead-letter topic does not take it; trying again");
                 tokio::time::sleep(backoff.next(&mut self.rng)).await;
             }
+            self.health.counts.dead_letters.inc();
             failed.writes[0].verdict = Verdict::Failed { event: event.clone(), error, attempts };
         }
         if self.mark(failed.clone(), attempts).await? {

@@ -72,12 +72,24 @@ pub async fn fetch(call: &Call) -> Result<(Answer, Duration), Refusal> {
     }
     let bytes = read.iter().map(|read| read.answer.records.len()).sum();
     let throttled = call.front.quotas.consumed(&context.image(), &call.client_id, bytes, context.now_ms());
+    count(call, &read);
     let partitions: Vec<(TopicKey, PartitionAnswer)> = read
         .into_iter()
         .filter(|read| read.news || !begun.incremental)
         .map(|read| (read.key.topic, read.answer))
         .collect();
     Ok((encode(call, &request, (NONE, begun.session), &partitions, throttled), throttled))
+}
+
+/// What goes out, for metrics.
+fn count(call: &Call, read: &[Read]) {
+    let (meters, image) = (&call.context().meters.kafka, call.context().image());
+    for Read { key, answer, .. } in read {
+        meters.answered(answer.code);
+        if !answer.records.is_empty() {
+            call.front.broker.fetched(&meters.fetch, find(&image, key).ok(), &answer.records);
+        }
+    }
 }
 
 fn topic_key(call: &Call, name: &TopicName, id: Uuid) -> TopicKey {

@@ -8,6 +8,7 @@ use crate::error::ServeError;
 use crate::front::kafka::codes::code;
 use crate::front::kafka::connection::{Pending, Settled};
 use crate::front::kafka::dispatch::{Call, Refusal};
+use crate::metrics::Sent;
 use crate::partition::{Acks, ProduceCall, ProduceResult};
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError::{
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use strandline_record::{BatchHeader, Compression, MAGIC, PartitionId, TopicPartition};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// While this much waits for the journal, no further request is begun.
@@ -39,12 +41,14 @@ struct Place {
     topic: TopicName,
     id: Uuid,
     partition: i32,
+    sent: Sent,
 }
 
 /// What became of one partition before or after it was appended.
 type Settling = Result<ProduceResult, i16>;
 
 pub async fn start(call: Call) -> Result<(Pending, Duration), Refusal> {
+    let began = Instant::now();
     let request: ProduceRequest = call.decode()?;
     let bytes: usize = request
         .topic_data
@@ -64,7 +68,10 @@ pub async fn start(call: Call) -> Result<(Pending, Duration), Refusal> {
     }
     let (settled, settling) = oneshot::channel();
     let answers = request.acks != 0;
+    call.context().meters.kafka.produce.throttle(throttled);
     let finish = move |call: &Call, places: Vec<Place>, results: Vec<Settling>| {
+        count(call, &places, &results);
+        call.context().meters.kafka.produce.took.record(began.elapsed());
         let failed = results.iter().any(|result| !matches!(result, Ok(Ok(_))));
         let answer = match (answers, failed) {
             (true, _) => call.encode(&response(call, places, results, throttled)).map(Settled::Answer).ok(),
@@ -111,7 +118,12 @@ fn begin(
                     Ok(()) => Ok(TopicPartition { topic: known.id, partition: PartitionId(data.index) }),
                 },
             };
-            places.push(Place { topic: topic.name.clone(), id: topic.topic_id, partition: data.index });
+            places.push(Place {
+                topic: topic.name.clone(),
+                id: topic.topic_id,
+                partition: data.index,
+                sent: Sent::of(&records),
+            });
             match checked {
                 Err(settling) => results.push(Some(settling)),
                 Ok(tp) => {
@@ -142,6 +154,19 @@ fn begin(
         match broker.partition_or_error(tp) {
             Ok(partition) => partition.produce(records, acks, None, deadline_ms, completion),
             Err(error) => completion.complete(Err(error)),
+        }
+    }
+}
+
+fn count(call: &Call, places: &[Place], results: &[Settling]) {
+    let meters = &call.context().meters.kafka;
+    for (place, settling) in places.iter().zip(results) {
+        match settling {
+            Ok(result) => {
+                meters.produce.produced(place.sent, result);
+                meters.answered(result.as_ref().err().map_or(NONE, code));
+            }
+            Err(code) => meters.answered(*code),
         }
     }
 }
