@@ -161,6 +161,55 @@ test("a killed node shows on the picture, its partitions get leaders, and it com
   await page.emulateMedia({ colorScheme: "light" });
 });
 
+test("a button starts the demonstration: rate, lag and latency move, a killed node does not end it, and it stops", async () => {
+  await go("");
+  const card = page.locator("section", { has: page.getByRole("heading", { name: "Demonstration" }) });
+  const rate = card.getByLabel("Payments a minute", { exact: true });
+  await rate.fill("60000");
+  await card.getByRole("button", { name: "Start the demonstration" }).press("Enter");
+  await card.getByText("Running").waitFor();
+  const acknowledged = async () => Number((await card.getByTestId("demo-acknowledged").textContent()).replaceAll(",", ""));
+  await until(() => {
+    const text = (id) => document.querySelector(`[data-testid=${id}]`)?.textContent ?? "";
+    const reads = [...document.querySelectorAll("[data-group] td:nth-child(4)")].map((cell) => Number.parseFloat(cell.textContent));
+    return Number(text("demo-achieved").replaceAll(",", "")) > 10_000 && /\d ms|\d s/.test(text("demo-p99")) && reads.length === 3 && reads.every((number) => number > 0);
+  });
+  await until(() => Number(document.querySelector(".stat .stat-value")?.textContent.match(/^[\d.,]+/)?.[0].replaceAll(",", "")) > 100);
+  // The slow group falls behind.
+  await until(() => Number.parseFloat(document.querySelector('[data-group="demo.notifications"] td:nth-child(3)')?.textContent.replaceAll(",", "")) > 2_000);
+  await shot("demo-light");
+  const slider = card.getByLabel("Payments a minute, slider");
+  const before = await rate.inputValue();
+  for (let i = 0; i < 5; i += 1) await slider.press("ArrowRight");
+  const after = await rate.inputValue();
+  assert.ok(Number(after) > Number(before), `${before} to ${after}`);
+  await card.getByText(`a minute of ${Number(after).toLocaleString("en")}`).waitFor();
+
+  const other = await context.newPage();
+  await other.goto(`${cluster.http(2)}/#/`);
+  await other.getByText("Runs elsewhere").waitFor({ timeout: PATIENCE });
+  await other.getByRole("link", { name: new URL(cluster.http(1)).host }).waitFor();
+  await other.close();
+
+  await go("cluster");
+  await until(() => document.querySelector('[data-node="3"]')?.textContent.includes("Serving"));
+  process.kill(cluster.pid(3), "SIGKILL");
+  const killed = performance.now();
+  await until(() => /Not answering|Down/.test(document.querySelector('[data-node="3"]')?.textContent ?? ""));
+  console.log(`# under the demonstration, on the picture ${Math.round(performance.now() - killed)} ms after the kill`);
+  await go("");
+  const then = await acknowledged();
+  await page.waitForFunction((then) => Number(document.querySelector("[data-testid=demo-acknowledged]")?.textContent.replaceAll(",", "")) > then + 5_000, then);
+
+  await page.setViewportSize({ width: 390, height: 844 });
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wide <= 0, `with the demonstration it is ${wide} pixels too wide for a phone`);
+  await card.getByRole("button", { name: "Stop the demonstration" }).click();
+  await card.getByText("it was stopped").waitFor();
+  await card.getByRole("button", { name: "Start the demonstration" }).waitFor();
+  await page.setViewportSize({ width: 1280, height: 860 });
+});
+
 test("light, dark and a phone", async () => {
   await go("");
   await page.waitForTimeout(8_000);

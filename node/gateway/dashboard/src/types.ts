@@ -1,4 +1,4 @@
-// Documents of the gateway, as node/gateway/src/live/documents.rs and /openapi.json have them.
+// Documents of the gateway, as node/gateway/src/live/documents.rs, node/gateway/src/demo/report.rs and /openapi.json have them.
 
 export interface ClusterNode {
   id: number;
@@ -190,4 +190,54 @@ export interface IngestStatus {
   store: { state: string; shared: boolean; error?: string };
   counts: { processed: number; rejected: number; failed: number; duplicates: number };
   lag: number;
+}
+
+export interface DemoGroup {
+  group: string;
+  phase: string;
+  members: number;
+  lag: number | null;
+  perSecond: number;
+  read: number;
+  repeated: number;
+  rebalances: number;
+  errors: number;
+  lastError?: string;
+  work: DemoWork;
+}
+
+export type DemoWork =
+  | { kind: "orders"; accounts: number; totalCents: number; most: { name: string; cents: number } | null }
+  | { kind: "notifications"; aboveCents: number; sent: number; latest: { name: string; cents: number }[] }
+  | {
+      kind: "analytics";
+      merchants: { name: string; count: number; cents: number; p50Cents: number; p99Cents: number }[];
+      replays: number;
+      partitionsVerified: number;
+      partitionsMismatched: number;
+    };
+
+export interface DemoStatus {
+  state: "stopped" | "starting" | "running" | "stopping" | "elsewhere";
+  allowed: boolean;
+  minRatePerMinute: number;
+  maxRatePerMinute: number;
+  elsewhere?: { by: string; ratePerMinute: number; startedAt: number; endsAt: number | null };
+  here?: {
+    ended?: "stopped" | "timeIsUp" | "lostItsPlace" | "broken";
+    startedAt: number;
+    endsAt?: number;
+    ratePerMinute: number;
+    written: {
+      achievedPerMinute: number;
+      acknowledged: number;
+      failed: number;
+      unknown: number;
+      behind: number;
+      shed: number;
+      latencyMs?: [number, number, number];
+      lastError?: string;
+    };
+    groups: DemoGroup[];
+  };
 }

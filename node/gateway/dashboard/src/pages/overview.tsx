@@ -1,5 +1,6 @@
 // What goes in, what comes out, how long it takes, and what waits.
 
+import { Demo } from "./demo";
 import { Events } from "./events";
 import { compact, millis, rate } from "../format";
 import type { Live } from "../live";
@@ -56,6 +57,7 @@ export function Overview({ live, theme }: { live: Live; theme: string }) {
           tone={silent > 0 ? "bad" : troubled > 0 ? "warn" : undefined}
         />
       </div>
+      <Demo />
       <div className="grid two">
         <Panel title="Events per second">
           <Plot label="Events per second" points={history} series={RATES} format={perSecond} theme={theme} />
