@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Records of a poll.
 const BATCH: usize = 1_000;
-const LARGE_BATCH: usize = 5_000;
+/// So close to the end of each partition a round of `demo.analytics` is over: new records come all the time.
+const CLOSE: i64 = 100;
 /// Longest wait for a record: how soon a member sees that it is to do something else.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two rounds of `demo.analytics`.
@@ -118,7 +119,7 @@ impl GroupState {
                 Made::Analytics(analytics) if analytics.is_replaying() => {
                     "reads again what it has read".to_owned()
                 }
-                Made::Analytics(_) => format!("reads large batches, every {} s", ROUND.as_secs()),
+                Made::Analytics(_) => format!("reads everything new, every {} s", ROUND.as_secs()),
             },
             members: found.members,
             lag: found.lag,
@@ -306,7 +307,6 @@ async fn read(
             .then(|| script::notifications_limit(running.elapsed(), running.rate_per_minute()))
             .flatten();
         let most = match limit {
-            _ if analytics => LARGE_BATCH,
             // Some times a second.
             Some(limit) => ((limit / 5.0) as usize).clamp(1, BATCH),
             None => BATCH,
@@ -329,13 +329,21 @@ async fn read(
         group.take(&records);
         if let Some(limit) = limit {
             pause(Duration::from_secs_f64(records.len() as f64 / limit), stop).await;
-        } else if analytics && records.len() < most && group.analytics(|a| a.is_replaying()) == Some(false) {
+        } else if analytics && is_close(consumer) && group.analytics(|a| a.is_replaying()) == Some(false) {
             pause(ROUND, stop).await;
         } else {
             // Records at hand are handed out without waiting: others have work as well.
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Whether it is near the end of everything that it reads.
+fn is_close(consumer: &Consumer) -> bool {
+    let close = |partition: &TopicPartition| {
+        consumer.lag(partition).is_none_or(|lag| lag.high_watermark - lag.position <= CLOSE)
+    };
+    consumer.assignment().iter().all(close)
 }
 
 /// Records that were read may be gone from the log after an unclean election: goes on from where the log is now.

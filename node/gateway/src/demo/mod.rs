@@ -4,7 +4,7 @@
 //! ```text
 //!  Pacer ─► Payments ─► producer ─► demo.payments ─┬─► demo.orders         2 to 4 members that come and go
 //!  (when)   (what)        │                        ├─► demo.notifications  slow now and then: falls behind, catches up
-//!                         ▼                        └─► demo.analytics      large batches; goes back and reads again
+//!                         ▼                        └─► demo.analytics      now and then; goes back and reads again
 //!                  Times, Rate, counts                      │
 //!                         └─────────► Report ◄──────────────┘ Ledger, Work
 //! ```
