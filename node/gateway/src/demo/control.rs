@@ -17,6 +17,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What is asked for; what is left out stays as it is, or is the default.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[schema(as = DemoAsk)]
 pub(crate) struct Ask {
     /// Whether it is to run; true unless said otherwise.
     #[serde(default = "yes")]
@@ -36,6 +37,7 @@ fn yes() -> bool {
 /// The demonstration of the cluster, as this gateway sees it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoStatus)]
 pub(crate) struct Status {
     state: State,
     /// This gateway is in development mode: it may be started here.

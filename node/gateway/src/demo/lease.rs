@@ -38,6 +38,7 @@ const MAX_BY: usize = 200;
 /// The demonstration of a cluster, as others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoHolder)]
 pub struct Holder {
     /// Where it runs.
     pub by: String,

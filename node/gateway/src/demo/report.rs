@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 /// Whether one runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoState)]
 pub enum State {
     /// None runs; figures are of the last one, if there was one.
     Stopped,
@@ -22,6 +23,7 @@ pub enum State {
 /// Why one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoEnded)]
 pub enum Ended {
     /// It was told to.
     Stopped,
@@ -36,6 +38,7 @@ pub enum Ended {
 /// A demonstration at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoReport)]
 pub struct Report {
     /// Whether it runs.
     pub state: State,
@@ -60,6 +63,7 @@ pub struct Report {
 /// What became of the payments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoWritten)]
 pub struct Written {
     /// Acknowledged payments a minute, over the last five seconds.
     pub achieved_per_minute: u64,
@@ -85,6 +89,7 @@ pub struct Written {
 /// A consumer group of the demonstration.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoGroup)]
 pub struct Group {
     /// Its name.
     pub group: String,
@@ -116,6 +121,7 @@ pub struct Group {
 /// What a group made of payments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[schema(as = DemoWork)]
 pub enum Work {
     /// What each account has paid.
     Orders {
@@ -150,6 +156,7 @@ pub enum Work {
 
 /// Who paid how much.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DemoPaid)]
 pub struct Paid {
     /// The account.
     pub name: String,
@@ -160,6 +167,7 @@ pub struct Paid {
 /// Payments to one merchant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DemoMerchant)]
 pub struct Merchant {
     /// Its name.
     pub name: String,

@@ -55,7 +55,9 @@ struct Api;
 
 /// The document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    Api::openapi()
+    let mut api = Api::openapi();
+    api.merge(crate::ingest::Api::openapi());
+    api
 }
 
 static JSON: LazyLock<String> = LazyLock::new(|| document().to_json().unwrap_or_default());
@@ -164,10 +166,30 @@ mod tests {
                 assert!(operation["responses"].as_object().is_some_and(|r| !r.is_empty()), "{method} {path}");
             }
         }
-        assert!(operations >= 20, "{operations}");
+        assert!(operations >= 30, "{operations}");
         assert!(
             !PAGE.contains("src=") && !PAGE.contains("http://") && !PAGE.contains("https://"),
             "self-contained"
         );
+    }
+
+    #[test]
+    fn every_shape_that_is_referred_to_is_there_and_names_of_shapes_are_not_shared() {
+        let api: Value = serde_json::from_str(&JSON).unwrap();
+        let referred: Vec<&str> =
+            JSON.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert!(referred.len() > 50, "{}", referred.len());
+        for pointer in referred {
+            assert!(api.pointer(pointer).is_some(), "{pointer}");
+        }
+        // Of two shapes with one name the last would be both.
+        for (shape, member) in
+            [("Group", "coordinator"), ("DemoGroup", "phase"), ("IngestPartition", "processedOffset")]
+        {
+            assert!(
+                api["components"]["schemas"][shape]["properties"][member].is_object(),
+                "{shape}.{member}"
+            );
+        }
     }
 }

@@ -24,6 +24,7 @@ pub mod store;
 mod submit;
 
 pub use config::{IngestConfig, StoreLocation};
+pub(crate) use http::Api;
 pub use http::routes;
 pub use pipeline::{Ingest, Opener};
 pub(crate) use progress::NextOffsets;

@@ -15,15 +15,20 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use strandline_client::Error;
+use utoipa::ToSchema;
 
 /// One event, as answers have it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IngestedEvent)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventDocument {
     id: String,
+    /// `processed`, `rejected` or `failed`.
+    #[schema(value_type = String)]
     status: &'static str,
     client_id: Option<String>,
     metric: Option<String>,
+    #[schema(value_type = Option<f64>)]
     amount: Option<Box<RawValue>>,
     timestamp: String,
     received_at: String,
@@ -33,6 +38,7 @@ pub(super) struct EventDocument {
     attempts: Option<u32>,
     /// As it was sent, unless it was processed: as JSON, or, if it is none, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     original: Option<Box<RawValue>>,
     topic: String,
     partition: i32,
@@ -65,12 +71,14 @@ impl From<StoredEvent> for EventDocument {
 }
 
 /// What became of one event of a request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IngestResult)]
 #[serde(rename_all = "camelCase")]
 struct ResultDocument {
     index: usize,
     id: String,
     /// `processed`, `rejected`, `failed`; `accepted` if that is not known yet, `error` if it was not written.
+    #[schema(value_type = String)]
     status: &'static str,
     /// `None` where that is not known yet.
     is_duplicate: Option<bool>,
@@ -83,8 +91,10 @@ struct ResultDocument {
     may_have_happened: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
-struct Answer {
+/// What became of the events of a request, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = IngestAnswer)]
+pub(super) struct Answer {
     success: bool,
     processed: usize,
     failed: usize,
@@ -128,14 +138,26 @@ fn document(index: usize, submitted: Submitted) -> ResultDocument {
     }
 }
 
-/// Takes one event or an array of them, of any shape; answers what became of each.
+/// Ingest one event or an array of them, of any shape
 ///
-/// 200 when that is known of all of them, 202 when some are durable and still to be processed.
+/// Answers what became of each: 200 when that is known of all of them, 202 when some are durable and still to be processed.
+#[utoipa::path(
+    post,
+    path = "/api/events",
+    tag = "ingest",
+    params(("simulateFailure" = Option<bool>, Query, description = "The store fails for these events; in development mode only")),
+    request_body(content = serde_json::Value, description = "One JSON object, or an array of them"),
+    responses(
+        (status = 200, description = "What became of each event", body = Answer),
+        (status = 202, description = "All are durable, and some still to be processed", body = Answer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn post(
     State(app): State<AppState>,
     uri: Uri,
     admitted: Admitted,
-) -> Result<(StatusCode, Json<impl Serialize>), Problem> {
+) -> Result<(StatusCode, Json<Answer>), Problem> {
     let ingest = pipeline(&app)?;
     let simulate_failure = simulate_failure(&app, &uri)?;
     let events = parse(&admitted.body, ingest.config.max_events)?;
@@ -166,21 +188,36 @@ fn partly(error: Error, any_written: bool, results: &[ResultDocument]) -> Proble
         .with("results", serde_json::to_value(results).unwrap_or_default())
 }
 
-/// Takes one event, and answers 202 with its id once it is durable.
+/// An event that is durable.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Registered {
+    id: String,
+    #[schema(value_type = String)]
+    status: &'static str,
+    topic: String,
+    partition: i32,
+    offset: Option<i64>,
+}
+
+/// Enqueue one event, without waiting until it is processed
+#[utoipa::path(
+    post,
+    path = "/register_event",
+    tag = "ingest",
+    params(("simulateFailure" = Option<bool>, Query, description = "The store fails for this event; in development mode only")),
+    request_body(content = serde_json::Value, description = "One JSON object"),
+    responses(
+        (status = 202, description = "It is durable", body = Registered),
+        (status = 422, description = "It cannot be normalised, and is kept for audit", body = Problem, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn register(
     State(app): State<AppState>,
     uri: Uri,
     admitted: Admitted,
-) -> Result<(StatusCode, Json<impl Serialize>), Problem> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Registered {
-        id: String,
-        status: &'static str,
-        topic: String,
-        partition: i32,
-        offset: Option<i64>,
-    }
+) -> Result<(StatusCode, Json<Registered>), Problem> {
     let ingest = pipeline(&app)?;
     let simulate_failure = simulate_failure(&app, &uri)?;
     let events = parse(&admitted.body, 1)?;

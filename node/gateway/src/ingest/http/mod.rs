@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::OpenApi;
 
 /// The paths of the pipeline.
 pub fn routes() -> Router<AppState> {
@@ -23,6 +24,11 @@ pub fn routes() -> Router<AppState> {
         .route("/register_event", post(events::register))
         .route("/get_status", get(status::get))
 }
+
+/// The pipeline's part of the gateway's document.
+#[derive(OpenApi)]
+#[openapi(paths(events::post, questions::events, questions::aggregations, events::register, status::get))]
+pub(crate) struct Api;
 
 /// The pipeline, where there is one.
 fn pipeline(app: &AppState) -> Result<&Arc<Ingest>, Problem> {

@@ -12,25 +12,46 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Most events of one answer.
 const MAX_LIMIT: u32 = 1_000;
 /// Most events to leave out: each is read all the same. Further back, narrow the dates.
 const MAX_SKIP: u32 = 100_000;
 
-/// Lists events, newest first.
+/// Events, the newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = IngestedEvents)]
+pub(super) struct EventsAnswer {
+    events: Vec<EventDocument>,
+    count: usize,
+    limit: u32,
+    skip: u32,
+}
+
+/// List ingested events, newest first
+#[utoipa::path(
+    get,
+    path = "/api/events",
+    tag = "ingest",
+    params(
+        ("clientId" = Option<String>, Query, description = "Only of this client"),
+        ("status" = Option<String>, Query, description = "`processed`, `rejected` or `failed`"),
+        ("startDate" = Option<String>, Query, description = "From this day or moment on"),
+        ("endDate" = Option<String>, Query, description = "Up to this day or moment, which belongs to it"),
+        ("limit" = Option<u32>, Query, description = "At most so many; 100 unless said otherwise", maximum = 1000),
+        ("skip" = Option<u32>, Query, description = "Leave so many out", maximum = 100_000),
+    ),
+    responses(
+        (status = 200, description = "Events", body = EventsAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn events(
     State(app): State<AppState>,
     uri: Uri,
     _: Reading,
-) -> Result<Json<impl Serialize>, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        events: Vec<EventDocument>,
-        count: usize,
-        limit: u32,
-        skip: u32,
-    }
+) -> Result<Json<EventsAnswer>, Problem> {
     let known = ["clientId", "status", "startDate", "endDate", "limit", "skip"];
     let parameters = Parameters::parse(&uri, &known)?;
     let status = match parameters.text("status")? {
@@ -55,10 +76,12 @@ pub(super) async fn events(
         None => Vec::new(),
     };
     let events: Vec<EventDocument> = found.into_iter().map(EventDocument::from).collect();
-    Ok(Json(Answer { count: events.len(), events, limit, skip }))
+    Ok(Json(EventsAnswer { count: events.len(), events, limit, skip }))
 }
 
-#[derive(Serialize)]
+/// Processed events of one group.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Aggregation)]
 #[serde(rename_all = "camelCase")]
 struct Group {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,24 +89,48 @@ struct Group {
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<String>,
     count: u64,
+    #[schema(value_type = f64)]
     sum: Amount,
+    #[schema(value_type = Option<f64>)]
     mean: Option<Amount>,
+    #[schema(value_type = Option<f64>)]
     min: Option<Amount>,
+    #[schema(value_type = Option<f64>)]
     max: Option<Amount>,
 }
 
-/// Adds processed events up.
+/// Processed events, added up.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Aggregations)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SumsAnswer {
+    #[schema(value_type = String)]
+    group_by: &'static str,
+    aggregations: Vec<Group>,
+}
+
+/// Add processed events up
+#[utoipa::path(
+    get,
+    path = "/api/aggregations",
+    tag = "ingest",
+    params(
+        ("clientId" = Option<String>, Query, description = "Only of this client"),
+        ("metric" = Option<String>, Query, description = "Only of this metric"),
+        ("startDate" = Option<String>, Query, description = "From this day or moment on"),
+        ("endDate" = Option<String>, Query, description = "Up to this day or moment, which belongs to it"),
+        ("groupBy" = Option<String>, Query, description = "`none`, `clientId`, `metric` or `both`"),
+    ),
+    responses(
+        (status = 200, description = "Count, sum, mean, least and largest of each group", body = SumsAnswer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
 pub(super) async fn aggregations(
     State(app): State<AppState>,
     uri: Uri,
     _: Reading,
-) -> Result<Json<impl Serialize>, Problem> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer {
-        group_by: &'static str,
-        aggregations: Vec<Group>,
-    }
+) -> Result<Json<SumsAnswer>, Problem> {
     let known = ["clientId", "metric", "startDate", "endDate", "groupBy"];
     let parameters = Parameters::parse(&uri, &known)?;
     let (group_by, by_client, by_metric) = match parameters.text("groupBy")?.as_deref() {
@@ -125,5 +172,5 @@ pub(super) async fn aggregations(
             max: bucket.max,
         })
         .collect();
-    Ok(Json(Answer { group_by, aggregations }))
+    Ok(Json(SumsAnswer { group_by, aggregations }))
 }

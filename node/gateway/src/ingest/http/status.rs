@@ -11,11 +11,15 @@ use axum::extract::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use strandline_client::OffsetSpec;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+/// How the pipeline is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = IngestStatus)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+pub(super) struct Answer {
     /// `ok`; `degraded`: events are taken, and wait; `starting`.
+    #[schema(value_type = String)]
     status: &'static str,
     store: StoreDocument,
     counts: Counts,
@@ -25,9 +29,11 @@ struct Answer {
     partitions: Vec<Partition>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IngestStore)]
 struct StoreDocument {
     /// `open`, `opening`, `starting`, or `idle`: nothing was ever ingested.
+    #[schema(value_type = String)]
     state: &'static str,
     /// All gateways answer from it.
     shared: bool,
@@ -35,7 +41,8 @@ struct StoreDocument {
     error: Option<String>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = IngestCounts)]
 struct Counts {
     processed: u64,
     rejected: u64,
@@ -50,15 +57,18 @@ impl From<Totals> for Counts {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IngestNode)]
 struct Node {
     id: u64,
     http: String,
     /// `serving`, or `fenced`: down, or not caught up since its start.
+    #[schema(value_type = String)]
     state: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IngestPartition)]
 #[serde(rename_all = "camelCase")]
 struct Partition {
     topic: String,
@@ -71,8 +81,19 @@ struct Partition {
     lag: Option<i64>,
 }
 
-/// Says how the pipeline is. 200 also where it is not well: the document says so.
-pub(super) async fn get(State(app): State<AppState>, _: Reading) -> Result<Json<impl Serialize>, Problem> {
+/// Show how the ingest pipeline is
+///
+/// 200 also where it is not well: the document says so.
+#[utoipa::path(
+    get,
+    path = "/get_status",
+    tag = "ingest",
+    responses(
+        (status = 200, description = "Health, nodes, partitions, counts and lag", body = Answer),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn get(State(app): State<AppState>, _: Reading) -> Result<Json<Answer>, Problem> {
     let ingest = pipeline(&app)?;
     let admin = ingest.client.admin();
     let cluster = admin.cluster_status().await?;
