@@ -74,6 +74,8 @@ pub(crate) struct Control {
     by: String,
     allowed: bool,
     slot: Arc<Mutex<Slot>>,
+    /// Held while one starts, so that a stop which comes meanwhile stops it.
+    start: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +88,7 @@ struct Slot {
 impl Control {
     /// `by`: what others call this gateway.
     pub(crate) fn new(by: &str, allowed: bool) -> Control {
-        Control { by: by.to_owned(), allowed, slot: Arc::default() }
+        Control { by: by.to_owned(), allowed, slot: Arc::default(), start: Arc::default() }
     }
 
     pub(crate) fn is_allowed(&self) -> bool {
@@ -166,12 +168,13 @@ impl Control {
             by: self.by.clone(),
         };
         // Goes on if the request does not.
-        let starting = tokio::spawn(start(self.slot.clone(), client.clone(), plan));
+        let starting = tokio::spawn(start(self.start.clone(), self.slot.clone(), client.clone(), plan));
         starting.await.unwrap_or(Err(Refused::Closed))
     }
 
     /// Stops the one that runs here, and waits until it has; false if there is none.
     pub(crate) async fn stop(&self) -> bool {
+        let _none_starts = self.start.lock().await;
         let demo = self.slot.lock().demo.clone().filter(|demo| !demo.has_ended());
         let Some(demo) = demo else { return false };
         demo.stop();
@@ -186,7 +189,13 @@ impl Control {
     }
 }
 
-async fn start(slot: Arc<Mutex<Slot>>, client: Client, plan: Plan) -> Result<(), Refused> {
+async fn start(
+    one: Arc<tokio::sync::Mutex<()>>,
+    slot: Arc<Mutex<Slot>>,
+    client: Client,
+    plan: Plan,
+) -> Result<(), Refused> {
+    let _one = one.lock().await;
     let started = Demo::start(client, plan).await;
     let mut slot = slot.lock();
     slot.starting = false;
