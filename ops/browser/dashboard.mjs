@@ -202,8 +202,8 @@ test("a button starts the demonstration: rate, lag and latency move, a killed no
   await page.waitForFunction((then) => Number(document.querySelector("[data-testid=demo-acknowledged]")?.textContent.replaceAll(",", "")) > then + 5_000, then);
 
   await page.setViewportSize({ width: 390, height: 844 });
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.ok(wide <= 0, `with the demonstration it is ${wide} pixels too wide for a phone`);
+  // Not too wide for a phone, once the plots have been drawn anew.
+  await until(() => document.documentElement.scrollWidth <= innerWidth);
   await card.getByRole("button", { name: "Stop the demonstration" }).click();
   await card.getByText("it was stopped").waitFor();
   await card.getByRole("button", { name: "Start the demonstration" }).waitFor();
