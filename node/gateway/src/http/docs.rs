@@ -49,7 +49,7 @@ use utoipa::OpenApi;
         health::ready,
         metrics::metrics,
     ),
-    components(schemas(event::Event, event::Shown, problem::Problem))
+    components(schemas(event::Event, event::Shown, live::PartitionState, problem::Problem))
 )]
 struct Api;
 
