@@ -73,9 +73,6 @@ class Postgres:
         if os.geteuid() == 0:
             user = pwd.getpwnam("postgres")
             os.chown(self.directory, user.pw_uid, user.pw_gid)
-            for above in (self.directory.parent, self.directory.parent.parent):
-                if above.stat().st_uid == 0 and above != Path("/tmp"):
-                    above.chmod(above.stat().st_mode | 0o011)
         self.log = open(self.directory.parent / "postgres.txt", "w")
         subprocess.run([self.bin / "initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", "strandline",
                         "-D", self.directory / "data"], check=True, stdout=self.log, stderr=self.log, cwd=self.directory, **self._user())
